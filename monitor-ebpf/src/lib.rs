@@ -1,0 +1,13 @@
+//! What the kernel half and the agent share: wire types, evidence, cause and histogram buckets.
+//!
+//! Everything here is `no_std`, free of I/O and of unsafe code, compiled once for eBPF and once for the host, where
+//! the tests run.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod cause;
+pub mod connection;
+pub mod evidence;
+pub mod histogram;
+pub mod state;
+pub mod wire;

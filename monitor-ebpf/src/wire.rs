@@ -1,0 +1,322 @@
+//! The records both halves read and write, and the names of what they count.
+//!
+//! Every struct is `repr(C)`, integers only and without padding, so that any byte pattern is valid and both compilers
+//! agree on the layout.
+
+use crate::histogram::SLOTS;
+
+/// Length of a process name in the kernel (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+
+/// [`PairKey::side`]: this host opened the connection.
+pub const SIDE_PROXY: u8 = 0;
+/// [`PairKey::side`]: this host accepted the connection.
+pub const SIDE_UPSTREAM: u8 = 1;
+
+/// [`PairKey::flags`]: the remote proxy's address lies outside the configured ranges and is left out.
+pub const KEY_EXTERNAL: u8 = 1;
+/// [`PairKey::flags`]: the record that takes all pairs for which there was no room.
+pub const KEY_FOLDED: u8 = 2;
+
+/// The slot of `PAIRS` that takes connections this host opened when there is no room for their pair.
+pub const SLOT_FOLDED_PROXY: u32 = 0;
+/// The slot of `PAIRS` that takes connections this host accepted when there is no room for their pair.
+pub const SLOT_FOLDED_UPSTREAM: u32 = 1;
+/// The first slot that is handed out.
+pub const FIRST_FREE_SLOT: u32 = 2;
+
+/// Who talks to whom, from this host's side. Names are given to it only when it is exposed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PairKey {
+    /// [`SIDE_PROXY`] or [`SIDE_UPSTREAM`].
+    pub side: u8,
+    /// `KEY_*` bits.
+    pub flags: u8,
+    /// Port of the accepting end, host byte order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u32,
+    /// Address of the accepting end; IPv4 as `::ffff:a.b.c.d`.
+    pub upstream: [u8; 16],
+    /// Proxy side: the process's name, NUL-padded. Upstream side: the remote address, or zero when external.
+    pub proxy: [u8; 16],
+    /// Id of the cgroup (version 2) in which the socket was made, 0 when unknown.
+    pub cgroup: u64,
+}
+
+/// Counts and sum of one histogram.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// Sum of the samples in milliseconds.
+    pub sum_ms: u64,
+    /// Samples per slot, not cumulative.
+    pub slots: [u64; SLOTS],
+}
+
+/// What a pair's record counts; the discriminant is the index into [`PairRecord::counters`].
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Counter {
+    /// Reached ESTABLISHED.
+    Opened,
+    /// Our FIN was first.
+    ClosedLocal,
+    /// The peer's FIN was first.
+    ClosedPeer,
+    /// A reset, either way, before any FIN.
+    ClosedReset,
+    /// Given up before any FIN.
+    ClosedTimeout,
+    /// connect() was answered by a reset.
+    ConnectRefused,
+    /// connect() was answered by ICMP.
+    ConnectUnreachable,
+    /// connect() was given up after at least one SYN retransmission.
+    ConnectTimeout,
+    /// connect() was given up before any SYN retransmission.
+    ConnectAbandoned,
+    /// connect() found no free local port.
+    ConnectNoLocalPort,
+    /// connect() failed otherwise.
+    ConnectOther,
+    /// Reset received during the handshake.
+    ResetHandshake,
+    /// Reset received after our FIN.
+    ResetAfterLocalClose,
+    /// Reset received after the peer's FIN.
+    ResetAfterPeerFin,
+    /// Reset received upon the connection's first request.
+    ResetFirstRequest,
+    /// Reset received while waiting for an answer.
+    ResetWaiting,
+    /// Reset received upon a request on a used connection.
+    ResetReusedRequest,
+    /// Reset received during a response or right after it.
+    ResetResponse,
+    /// Reset received on an idle connection.
+    ResetIdle,
+    /// Reset received by the upstream while it answers.
+    ResetAnswering,
+    /// Request lost: it crossed the peer's FIN.
+    LostCrossedFin,
+    /// Request lost: written after the peer's FIN.
+    LostAfterFin,
+    /// Request lost: reset without any FIN.
+    LostNoFin,
+    /// The peer's FIN came with a request unanswered.
+    PeerClosedBeforeResponse,
+    /// We gave up on a request that the peer had acknowledged.
+    LocalClosedBeforeResponseAcked,
+    /// We gave up on a request that the peer never acknowledged.
+    LocalClosedBeforeResponseUnacked,
+    /// Our reset answered data that came after our close.
+    SentDataAfterClose,
+    /// Our reset: closed with data unread.
+    SentUnreadDataAtClose,
+    /// Our reset: linger 0, disconnect, abort, listener closed.
+    SentAbort,
+    /// Our reset: keep-alive or orphan timer.
+    SentTimeout,
+    /// Our reset, otherwise.
+    SentOther,
+    /// The peer's FIN, then its reset.
+    FinThenRstReceived,
+    /// Our FIN, then our reset for late data.
+    FinThenRstSent,
+    /// Handed to a timewait mini-socket.
+    TimeWaitEntered,
+}
+
+/// How many counters a pair has.
+pub const COUNTERS: usize = Counter::TimeWaitEntered as usize + 1;
+/// Slots of [`PairRecord::counters`]: a power of two, so that the verifier sees a masked index stay inside.
+pub const COUNTER_SLOTS: usize = 64;
+const _: () = assert!(COUNTERS <= COUNTER_SLOTS);
+
+/// One pair's counters and histograms: one slot of the `PAIRS` array, which the agent maps into its memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PairRecord {
+    /// Whom it counts for.
+    pub key: PairKey,
+    /// 1 while the slot belongs to a pair, 0 while it is free.
+    pub in_use: u32,
+    /// Raised when the slot is given to another pair, so that a late event knows that its pair is gone.
+    pub generation: u32,
+    /// The process that opened the pair's first connection, 0 on the upstream side.
+    pub pid: u32,
+    /// The bucket of `OWNERS` that the slot is charged to.
+    pub owner: u32,
+    /// Connections tracked now.
+    pub tracked: u64,
+    /// Jiffies (64 bits) of the last event.
+    pub touched: u64,
+    /// One per [`Counter`].
+    pub counters: [u64; COUNTER_SLOTS],
+    /// Quiet time at the peer's FIN.
+    pub peer_close_idle: Histogram,
+    /// Quiet time before each lost request.
+    pub lost_request_idle: Histogram,
+    /// ESTABLISHED to CLOSE.
+    pub connection_duration: Histogram,
+}
+
+/// A live connection, keyed by its socket's address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Boot time of ESTABLISHED in nanoseconds, 0 before.
+    pub opened_ns: u64,
+    /// The pair's slot in `PAIRS`.
+    pub slot: u32,
+    /// `CONN_*` bits.
+    pub flags: u32,
+    /// Before ESTABLISHED: `write_seq` at connect(). After the peer's FIN: `write_seq` at it.
+    pub mark_seq: u32,
+    /// `data_segs_in` when the application closed.
+    pub segments_at_close: u32,
+    /// Jiffies the connection was quiet before the data in flight at the peer's FIN.
+    pub quiet_at_fin: u32,
+    /// Local port at connect(): nonzero when the application bound one.
+    pub bound_port: u32,
+}
+
+/// This host opened the connection (else it accepted it).
+pub const CONN_PROXY: u32 = 1;
+/// It reached ESTABLISHED while it was watched.
+pub const CONN_OPENED: u32 = 1 << 1;
+/// Our FIN was the first.
+pub const CONN_LOCAL_FIN: u32 = 1 << 2;
+/// The peer's FIN was the first.
+pub const CONN_PEER_FIN: u32 = 1 << 3;
+/// A reset reached the socket (or what looks like one, see [`crate::cause`]).
+pub const CONN_RST: u32 = 1 << 4;
+/// We sent a reset while the socket was alive.
+pub const CONN_RST_SENT: u32 = 1 << 5;
+/// At the peer's FIN a request was unanswered.
+pub const CONN_UNANSWERED_AT_FIN: u32 = 1 << 6;
+/// At the peer's FIN something sent was unacknowledged.
+pub const CONN_IN_FLIGHT_AT_FIN: u32 = 1 << 7;
+/// [`Connection::quiet_at_fin`] is exact (nothing was retransmitted).
+pub const CONN_QUIET_KNOWN: u32 = 1 << 8;
+/// The application has closed the socket: nobody can read what still comes.
+pub const CONN_APP_CLOSED: u32 = 1 << 9;
+/// The rules about requests do not apply to this connection's protocol.
+pub const CONN_NO_REQUEST_RULES: u32 = 1 << 10;
+/// It was there before the agent.
+pub const CONN_ADOPTED: u32 = 1 << 11;
+
+/// Names a connection after its socket is gone: what late segments and timewait mini-sockets still carry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClosedKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// Local address; IPv4 as `::ffff:a.b.c.d`.
+    pub local: [u8; 16],
+    /// Remote address; IPv4 as `::ffff:a.b.c.d`.
+    pub remote: [u8; 16],
+}
+
+/// What is kept of a closed connection that a late reset may still concern.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedConnection {
+    /// The pair's slot in `PAIRS`.
+    pub slot: u32,
+    /// The slot's generation at the close.
+    pub generation: u32,
+    /// The connection's `CONN_*` bits.
+    pub flags: u32,
+    /// The death's [`crate::cause::Cause`].
+    pub cause: u32,
+}
+
+/// Host-wide counts: the single slot of the `TOTALS` array, which the agent maps into its memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Connections tracked now.
+    pub tracked: u64,
+    /// Connections that found the table full.
+    pub untracked: u64,
+    /// Slots of `PAIRS` in use.
+    pub pairs: u64,
+    /// Connections whose pair found no room and was folded.
+    pub folded: u64,
+    /// Entries ever added to the table of closed connections; the table holds the newest.
+    pub closed_added: u64,
+    /// Resets sent that concern no connection.
+    pub resets_no_socket: u64,
+    /// Incidents handed to the agent.
+    pub incidents: u64,
+    /// Incidents lost because the ring buffer was full.
+    pub incidents_lost: u64,
+    /// Incidents held back by the limit per pair.
+    pub incidents_limited: u64,
+}
+
+/// How many owners' shares of the pair table are told apart; owners that hash alike share one.
+pub const OWNER_BUCKETS: u32 = 1024;
+
+/// [`Settings::filter`]: ports to include are named, all others are left out.
+pub const FILTER_INCLUDE_PORTS: u32 = 1;
+/// [`Settings::filter`]: ports to exclude are named.
+pub const FILTER_EXCLUDE_PORTS: u32 = 1 << 1;
+/// [`Settings::filter`]: networks to include are named, all others are left out.
+pub const FILTER_INCLUDE_NETS: u32 = 1 << 2;
+/// [`Settings::filter`]: networks to exclude are named.
+pub const FILTER_EXCLUDE_NETS: u32 = 1 << 3;
+/// [`Settings::filter`]: ports or pairs without request rules are named.
+pub const FILTER_NO_REQUEST_RULES: u32 = 1 << 4;
+/// [`Settings::filter`]: only the network namespace [`Settings::netns`].
+pub const FILTER_NETNS: u32 = 1 << 5;
+
+/// Value in `PORTS` and `NETS`: include.
+pub const RULE_INCLUDE: u32 = 1;
+/// Value in `PORTS` and `NETS`: exclude.
+pub const RULE_EXCLUDE: u32 = 2;
+
+/// A pair or port (address zero) to which the rules about requests do not apply.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointKey {
+    /// Address of the accepting end, or zero for every address.
+    pub address: [u8; 16],
+    /// Port of the accepting end, host byte order.
+    pub port: u32,
+}
+
+/// What the agent tells the programs before they load; the verifier sees constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Jiffies in a second.
+    pub hz: u32,
+    /// Bytes after the peer's FIN up to which a protocol's goodbye is assumed.
+    pub goodbye_bytes: u32,
+    /// `FILTER_*` bits.
+    pub filter: u32,
+    /// Slots of `PAIRS`.
+    pub max_pairs: u32,
+    /// With [`FILTER_NETNS`]: the namespace's inode number.
+    pub netns: u32,
+    /// Incidents a pair may report per second.
+    pub incidents_per_second: u32,
+    /// By `enum sk_rst_reason` of the running kernel: the `Counter::Sent*` it stands for, [`REASON_NO_SOCKET`], or
+    /// [`REASON_UNKNOWN`].
+    pub reset_reasons: [u8; RESET_REASONS],
+}
+
+/// Reset reasons the table has room for (6.18 has 28).
+pub const RESET_REASONS: usize = 64;
+/// [`Settings::reset_reasons`]: the kernel says there is no connection.
+pub const REASON_NO_SOCKET: u8 = 254;
+/// [`Settings::reset_reasons`]: nothing known about it; the socket's own story decides.
+pub const REASON_UNKNOWN: u8 = 255;

@@ -1,0 +1,5 @@
+//! finwatch: tells why a proxy's upstream connections die.
+//!
+//! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `finwatch` command.
+
+fn main() {}

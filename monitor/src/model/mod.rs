@@ -1,0 +1,3 @@
+//! What the records mean, without I/O.
+
+pub mod source;

@@ -1,0 +1,3 @@
+//! Setting up, running, testing and measuring finwatch.
+
+fn main() {}
