@@ -2,4 +2,5 @@
 //!
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
+pub mod kernel;
 pub mod model;
