@@ -2,4 +2,6 @@
 //!
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
+pub mod cgroup;
+pub mod export;
 pub mod model;
