@@ -63,9 +63,8 @@ impl Workloads {
     /// Looks up what is new among the pairs and forgets what no pair needs any more. Costs a walk of the control
     /// groups when a new one has appeared; to be called about once a second.
     pub fn refresh(&self, pairs: &dyn PairSource) {
-        let needed: HashSet<Origin> = (0..pairs.slots())
-            .filter_map(|slot| self.origin(&pairs.key(slot)?, pairs.pid(slot)))
-            .collect();
+        let needed: HashSet<Origin> =
+            (0..pairs.slots()).filter_map(|slot| self.origin(&pairs.key(slot)?, pairs.pid(slot))).collect();
         let open = self.forget_all_but(&needed);
         let groups = open.iter().filter_map(|origin| match origin {
             Origin::Group(id) => Some(*id),
@@ -179,7 +178,9 @@ impl Tree {
 /// A directory's subdirectories with their inode numbers. Control groups come and go: what cannot be read is gone.
 fn subdirectories(directory: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| (entry.ino(), entry.path()))
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| (entry.ino(), entry.path()))
 }
 
 /// The process's control group: that of version 2, or that of systemd where version 2 is not in use.

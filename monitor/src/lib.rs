@@ -3,5 +3,7 @@
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
 pub mod cgroup;
+pub mod cli;
+pub mod config;
 pub mod export;
 pub mod model;

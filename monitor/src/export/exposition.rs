@@ -18,7 +18,9 @@ use super::{
     process,
 };
 use crate::model::{
-    families::{COUNTER_FAMILIES, CounterFamily, HISTOGRAM_FAMILIES, HistogramFamily, LabelledCounter, PREFIX},
+    families::{
+        COUNTER_FAMILIES, CounterFamily, HISTOGRAM_FAMILIES, HistogramFamily, LabelledCounter, PREFIX,
+    },
     labels::{Group, Labels, ProcessFilter, Side, groups},
     source::{AgentSource, AgentState, PairSource, WorkloadSource},
 };
@@ -51,7 +53,8 @@ impl Exporter {
             "How long earlier scrapes took to write, without the time they waited for the client.",
         )
         .buckets(SCRAPE_BOUNDS.to_vec());
-        let durations = prometheus::Histogram::with_opts(durations).expect("the name is valid and the bounds rise");
+        let durations =
+            prometheus::Histogram::with_opts(durations).expect("the name is valid and the bounds rise");
         Self { pairs, workloads, agent, filter, durations }
     }
 
@@ -118,7 +121,8 @@ impl<'a> Series<'a> {
             self.write(&mut writer, |at, sample| set_count(sample, family, counter, &groups[at], pairs))?;
         }
         if let (Some(series), Some(name)) = (&family.without_pair, family.label) {
-            let labels = [("side", "none"), ("proxy", ""), ("upstream", ""), ("workload", ""), (name, series.value)];
+            let labels =
+                [("side", "none"), ("proxy", ""), ("upstream", ""), ("workload", ""), (name, series.value)];
             let mut sample = Metric::from_label(labels.map(|(name, value)| label(name, value)).to_vec());
             set_counter(&mut sample, (series.count)(&self.pairs.totals()) as f64);
             writer.write(&mut vec![sample])?;
@@ -189,7 +193,12 @@ fn set_count(
     true
 }
 
-fn set_histogram(sample: &mut Metric, family: &HistogramFamily, group: &Group, pairs: &dyn PairSource) -> bool {
+fn set_histogram(
+    sample: &mut Metric,
+    family: &HistogramFamily,
+    group: &Group,
+    pairs: &dyn PairSource,
+) -> bool {
     let record = group.histogram(pairs, family.histogram);
     let mut cumulative = 0_u64;
     let bounds = family.bounds_ms.iter().zip(record.slots);

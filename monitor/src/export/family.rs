@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn batches_read_like_one() {
         let mut out = Vec::new();
-        let mut family = FamilyWriter::new(&mut out, "f_total".into(), "a \\ help\ntext", MetricType::COUNTER);
+        let mut family =
+            FamilyWriter::new(&mut out, "f_total".into(), "a \\ help\ntext", MetricType::COUNTER);
         family.write(&mut Vec::new()).expect("a write");
         family.write(&mut samples(0, 2)).expect("a write");
         family.write(&mut samples(2, 3)).expect("a write");

@@ -57,7 +57,9 @@ fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '<' | '>' | '&' | '"' | '\'' => write!(out, "&#{};", u32::from(c)).expect("writing to a string cannot fail"),
+            '<' | '>' | '&' | '"' | '\'' => {
+                write!(out, "&#{};", u32::from(c)).expect("writing to a string cannot fail")
+            }
             _ => out.push(c),
         }
     }

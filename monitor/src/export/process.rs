@@ -30,7 +30,8 @@ fn write_stat(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     let mut cpu = Metric::default();
     set_counter(&mut cpu, (stat.utime + stat.stime) as f64 / ticks);
     let help = "Total user and system CPU time spent in seconds.";
-    FamilyWriter::new(out, "process_cpu_seconds_total".into(), help, MetricType::COUNTER).write(&mut vec![cpu])?;
+    FamilyWriter::new(out, "process_cpu_seconds_total".into(), help, MetricType::COUNTER)
+        .write(&mut vec![cpu])?;
     let resident = stat.rss.saturating_mul(procfs::page_size()) as f64;
     write_gauge(out, "process_resident_memory_bytes", "Resident memory size in bytes.", resident)?;
     write_gauge(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", stat.vsize as f64)?;

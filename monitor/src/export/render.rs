@@ -38,7 +38,8 @@ pub(super) fn start(exporter: Arc<Exporter>, permit: OwnedSemaphorePermit) -> Bo
     // Nobody waits for it: it ends by itself, when it is done or when its client or its time is gone.
     drop(tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let writer = Chunks { buffer: Vec::with_capacity(CHUNK), parts, runtime, deadline, waited: Duration::ZERO };
+        let writer =
+            Chunks { buffer: Vec::with_capacity(CHUNK), parts, runtime, deadline, waited: Duration::ZERO };
         if let Err(error) = run(&exporter, writer) {
             tracing::debug!(%error, "a scrape was not finished");
         }

@@ -165,7 +165,10 @@ pub static COUNTER_FAMILIES: [CounterFamily; 10] = [
         name: "fin_then_rst_total",
         help: "Connections on which a FIN was followed by a reset from the same end.",
         label: Some("direction"),
-        counters: &[touched(Counter::FinThenRstReceived, "received"), touched(Counter::FinThenRstSent, "sent")],
+        counters: &[
+            touched(Counter::FinThenRstReceived, "received"),
+            touched(Counter::FinThenRstSent, "sent"),
+        ],
         without_pair: None,
     },
     CounterFamily {

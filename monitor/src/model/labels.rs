@@ -65,7 +65,8 @@ impl ProcessFilter {
         if labels.side == Side::Upstream || key.flags & KEY_FOLDED != 0 {
             return true;
         }
-        (self.include.is_empty() || self.include.contains(&labels.proxy)) && !self.exclude.contains(&labels.proxy)
+        (self.include.is_empty() || self.include.contains(&labels.proxy))
+            && !self.exclude.contains(&labels.proxy)
     }
 }
 
@@ -184,13 +185,20 @@ mod tests {
     #[test]
     fn the_proxy_side_is_named_by_its_process() {
         assert_eq!(print(&key(SIDE_PROXY, 0, comm(b"nginx"), "10.0.0.1")), "proxy nginx 10.0.0.1:443 unit");
-        assert_eq!(print(&key(SIDE_PROXY, 0, comm(b"kworker/u8:3-ev"), "::1")), "proxy kworker [::1]:443 unit");
-        assert_eq!(print(&key(SIDE_PROXY, 0, *b"sixteen bytes ok", "::1")), "proxy sixteen bytes ok [::1]:443 unit");
+        assert_eq!(
+            print(&key(SIDE_PROXY, 0, comm(b"kworker/u8:3-ev"), "::1")),
+            "proxy kworker [::1]:443 unit"
+        );
+        assert_eq!(
+            print(&key(SIDE_PROXY, 0, *b"sixteen bytes ok", "::1")),
+            "proxy sixteen bytes ok [::1]:443 unit"
+        );
     }
 
     #[test]
     fn the_upstream_side_is_named_by_its_remote_address() {
-        let remote = "192.168.1.9".parse::<std::net::Ipv4Addr>().expect("an address").to_ipv6_mapped().octets();
+        let remote =
+            "192.168.1.9".parse::<std::net::Ipv4Addr>().expect("an address").to_ipv6_mapped().octets();
         assert_eq!(
             print(&key(SIDE_UPSTREAM, 0, remote, "fe80::1")),
             "upstream 192.168.1.9 [fe80::1]:443 unit"

@@ -44,7 +44,8 @@ fn pod_uid(part: &str) -> Option<String> {
     };
     let uid = uid.replace('_', "-");
     // 36 characters; 32 for static pods, whose uid is a hash.
-    let well_formed = (32..=36).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let well_formed =
+        (32..=36).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     well_formed.then_some(uid)
 }
 
@@ -111,7 +112,10 @@ mod tests {
         ] {
             assert_eq!(workload(&path), "container/0123456789ab", "{path}");
         }
-        assert_eq!(workload(&format!("/system.slice/crio-conmon-{ID}.scope")), format!("crio-conmon-{ID}.scope"));
+        assert_eq!(
+            workload(&format!("/system.slice/crio-conmon-{ID}.scope")),
+            format!("crio-conmon-{ID}.scope")
+        );
         assert_eq!(workload("/docker/0123"), "");
     }
 
@@ -121,8 +125,12 @@ mod tests {
         for path in [
             format!("/kubepods/burstable/pod{UID}/{ID}"),
             format!("/kubepods.slice/kubepods-pod{underscored}.slice/crio-{ID}.scope"),
-            format!("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{underscored}.slice/cri-containerd-{ID}.scope"),
-            format!("/system.slice/containerd.service/kubepods-burstable-pod{underscored}.slice:cri-containerd:{ID}"),
+            format!(
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{underscored}.slice/cri-containerd-{ID}.scope"
+            ),
+            format!(
+                "/system.slice/containerd.service/kubepods-burstable-pod{underscored}.slice:cri-containerd:{ID}"
+            ),
             // kind: a node that is a container itself.
             format!("/docker/{ID}/kubelet/kubepods/pod{UID}/{ID}"),
         ] {
