@@ -65,8 +65,8 @@ struct Type {
     length: u32,
     /// Member offsets carry a bit-field size in their upper byte.
     kind_flag: bool,
-    /// Size or referenced type.
-    size_or_type: u32,
+    /// The type it refers to (a size for those that refer to none).
+    referred: u32,
     position: usize,
 }
 
@@ -116,8 +116,8 @@ impl<'a> Btf<'a> {
         let name = format!("btf_trace_{tracepoint}");
         let found =
             self.types().find(|found| found.kind == kind::TYPEDEF && self.is_named(found.name, &name))?;
-        let pointer = self.by_id(found.size_or_type)?;
-        let prototype = self.by_id(pointer.size_or_type)?;
+        let pointer = self.by_id(found.referred)?;
+        let prototype = self.by_id(pointer.referred)?;
         let is_prototype = pointer.kind == kind::PTR && prototype.kind == kind::FUNC_PROTO;
         // The first parameter is the tracepoint's own data.
         is_prototype.then(|| prototype.length.saturating_sub(1))
@@ -143,7 +143,7 @@ impl<'a> Btf<'a> {
             let found = self.by_id(id)?;
             match found.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = found.size_or_type;
+                    id = found.referred;
                 }
                 _ => return Some(found),
             }
@@ -187,7 +187,7 @@ impl<'a> Btf<'a> {
             kind: info >> 24 & 0x1f,
             length: info & 0xffff,
             kind_flag: info >> 31 != 0,
-            size_or_type: word(self.types, position + 8)?,
+            referred: word(self.types, position + 8)?,
             position,
         })
     }

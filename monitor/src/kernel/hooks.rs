@@ -3,6 +3,7 @@
 use finwatch_ebpf::offsets::{FIELDS, Field};
 
 use super::btf::Btf;
+use crate::model::source::HookMode;
 
 /// A tracepoint and the program that is attached to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,31 +56,6 @@ pub const HOOKS: [Hook; 3] = [
     },
 ];
 
-/// How much of a hook is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Attached, tells everything.
-    Full,
-    /// Attached, this kernel tells less.
-    Partial,
-    /// Not attached.
-    Off,
-}
-
-impl Mode {
-    /// All modes.
-    pub const ALL: [Self; 3] = [Self::Full, Self::Partial, Self::Off];
-
-    /// The mode as metrics and `check` print it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Partial => "partial",
-            Self::Off => "off",
-        }
-    }
-}
-
 /// Fields without which the programs still work: processes named by a generic thread name keep it, workloads are
 /// unknown.
 const OPTIONAL_TYPES: [&str; 5] = ["cgroup", "kernfs_node", "mm_struct", "file", "dentry"];
@@ -96,11 +72,11 @@ pub fn locate(btf: &Btf<'_>) -> Vec<(&'static Field, Option<u32>)> {
 }
 
 /// What the running kernel offers of a hook.
-pub fn offered(btf: &Btf<'_>, hook: &Hook) -> Mode {
+pub fn offered(btf: &Btf<'_>, hook: &Hook) -> HookMode {
     match btf.tracepoint_arguments(hook.tracepoint) {
-        None => Mode::Off,
-        Some(arguments) if arguments < hook.full_arguments => Mode::Partial,
-        Some(_) => Mode::Full,
+        None => HookMode::Off,
+        Some(arguments) if arguments < hook.full_arguments => HookMode::Partial,
+        Some(_) => HookMode::Full,
     }
 }
 

@@ -17,10 +17,12 @@ use finwatch_ebpf::{
 };
 use ipnet::IpNet;
 
+use crate::model::source::HookMode;
+
 use super::{
     btf::{Btf, BtfError},
     expiry::Expiry,
-    hooks::{HOOKS, Hook, Mode, is_required, locate, offered},
+    hooks::{HOOKS, Hook, is_required, locate, offered},
     mapped::Tables,
     rights,
 };
@@ -118,9 +120,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     // Verifier logs have their own place: the log at debug level.
-    if std::env::var("VERB").is_ok() {
-        eprintln!("{text}");
-    }
     text.lines().next().unwrap_or_default().to_owned()
 }
 
@@ -136,7 +135,7 @@ pub struct Attached {
     /// The hook.
     pub hook: &'static Hook,
     /// How much of it is there.
-    pub mode: Mode,
+    pub mode: HookMode,
     /// Why it is not all there.
     pub error: Option<KernelError>,
 }
@@ -310,10 +309,14 @@ fn mapped(address: IpAddr) -> [u8; 16] {
 }
 
 /// Attaches what this kernel offers, in the table's order.
-fn attach(ebpf: &mut Ebpf, btf: &AyaBtf, modes: [Mode; HOOKS.len()]) -> Result<Vec<Attached>, KernelError> {
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &AyaBtf,
+    modes: [HookMode; HOOKS.len()],
+) -> Result<Vec<Attached>, KernelError> {
     let mut attached = Vec::new();
     for (hook, offered) in HOOKS.iter().zip(modes) {
-        let result = if offered == Mode::Off {
+        let result = if offered == HookMode::Off {
             Err(KernelError::MissingHook(hook.tracepoint))
         } else {
             attach_one(ebpf, btf, hook)
@@ -321,7 +324,7 @@ fn attach(ebpf: &mut Ebpf, btf: &AyaBtf, modes: [Mode; HOOKS.len()]) -> Result<V
         attached.push(match result {
             Ok(()) => Attached { hook, mode: offered, error: None },
             Err(error) if hook.required => return Err(error),
-            Err(error) => Attached { hook, mode: Mode::Off, error: Some(error) },
+            Err(error) => Attached { hook, mode: HookMode::Off, error: Some(error) },
         });
     }
     Ok(attached)

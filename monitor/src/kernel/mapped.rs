@@ -118,11 +118,11 @@ impl Tables {
     ) -> u64 {
         let number = self.pairs.number(slot, |record| {
             let histogram = match id {
-                // SAFETY (all three): as in `tracked`.
+                // SAFETY: as in `tracked`.
                 HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
-                // SAFETY: see above.
+                // SAFETY: as in `tracked`.
                 HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
-                // SAFETY: see above.
+                // SAFETY: as in `tracked`.
                 HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },
             };
             field(histogram)

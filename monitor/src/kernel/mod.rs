@@ -1,5 +1,6 @@
 //! The kernel's side of the agent: what the running kernel offers, loading, the records, and their upkeep.
 
+pub mod agent;
 pub mod btf;
 pub mod expiry;
 pub mod hooks;

@@ -3,49 +3,55 @@
 use std::{
     collections::HashMap,
     fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-    time::Duration,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
 };
 
 use aya::Ebpf;
 
 use super::hooks::HOOKS;
+use crate::model::source::ProgramStats;
 
-/// One program's runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Runs {
-    /// How often it ran; the kernel counts only while `kernel.bpf_stats_enabled` is 1.
-    pub runs: u64,
-    /// How long it ran in all, counted likewise.
-    pub time: Duration,
-    /// How often it was skipped because it would have interrupted itself; always counted.
-    pub missed: u64,
+const NS_PER_SECOND: f64 = 1e9;
+
+/// The loaded programs' descriptors, which live as long as the programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    descriptors: Vec<(&'static str, RawFd)>,
 }
 
-/// Reads every program's statistics from its descriptor.
-pub fn statistics(ebpf: &Ebpf) -> Vec<(&'static str, Runs)> {
-    HOOKS
-        .iter()
-        .filter_map(|hook| {
+impl Programs {
+    /// The programs of `ebpf` that are loaded.
+    pub fn of(ebpf: &Ebpf) -> Self {
+        let loaded = HOOKS.iter().filter_map(|hook| {
             let fd = ebpf.program(hook.program)?.fd().ok()?;
-            let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
-            Some((hook.program, parse(&text)))
-        })
-        .collect()
+            Some((hook.program, fd.as_fd().as_raw_fd()))
+        });
+        Self { descriptors: loaded.collect() }
+    }
+
+    /// Reads every program's statistics.
+    pub fn statistics(&self) -> Vec<ProgramStats> {
+        let read = |(name, fd): &(&str, RawFd)| {
+            let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            Some(parse(name, &text))
+        };
+        self.descriptors.iter().filter_map(read).collect()
+    }
 }
 
 /// The statistics in a program descriptor's `fdinfo`:
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/syscall.c#L2381-L2419>.
-fn parse(fdinfo: &str) -> Runs {
+fn parse(program: &str, fdinfo: &str) -> ProgramStats {
     let fields: HashMap<&str, u64> = fdinfo
         .lines()
         .filter_map(|line| line.split_once(':'))
         .filter_map(|(name, value)| Some((name, value.trim().parse().ok()?)))
         .collect();
     let field = |name| fields.get(name).copied().unwrap_or(0);
-    Runs {
+    ProgramStats {
+        program: program.to_owned(),
         runs: field("run_cnt"),
-        time: Duration::from_nanos(field("run_time_ns")),
+        run_seconds: field("run_time_ns") as f64 / NS_PER_SECOND,
         missed: field("recursion_misses"),
     }
 }
@@ -58,7 +64,9 @@ mod tests {
     fn fdinfo_is_read() {
         let text =
             "pos:\t0\nprog_type:\t26\nprog_id:\t7\nrun_time_ns:\t1500\nrun_cnt:\t3\nrecursion_misses:\t2\n";
-        assert_eq!(parse(text), Runs { runs: 3, time: Duration::from_nanos(1500), missed: 2 });
-        assert_eq!(parse("pos:\t0\n"), Runs::default());
+        let stats = parse("set_state", text);
+        assert_eq!((stats.runs, stats.missed), (3, 2));
+        assert!((stats.run_seconds - 1.5e-6).abs() < 1e-12);
+        assert_eq!(parse("set_state", "pos:\t0\n").runs, 0);
     }
 }
