@@ -1,4 +1,5 @@
 //! Flags, subcommands and the keys of the configuration file.
+#![expect(clippy::doc_markdown, reason = "doc comments are help texts, which a terminal shows as they are")]
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch this host's connections and serve /metrics.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
 }

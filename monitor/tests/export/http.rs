@@ -200,6 +200,21 @@ async fn slow_clients_hold_a_scrape_for_ten_seconds_at_most() {
     server.stop().await;
 }
 
+/// As many as may be connected at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_clients_do_not_keep_others_out_for_long() {
+    let server = Server::ready(1000).await;
+    let mut clients = Vec::new();
+    for _ in 0..64 {
+        clients.push(stalled(server.address).await);
+    }
+    let next =
+        time::timeout(Duration::from_secs(15), get(server.address, "/healthz")).await.expect("a response");
+    assert_eq!(next.text(), "ok\n");
+    server.stop().await;
+    drop(clients);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_waits_for_nobody_for_longer_than_a_second() {
     let server = Server::ready(1000).await;
