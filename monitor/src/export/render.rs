@@ -20,9 +20,9 @@ use super::exposition::Exporter;
 /// A scrape is given up after this long: a client that stops reading must not hold one for ever.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes handed over at once.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// Chunks that wait for the client.
-const WAITING_CHUNKS: usize = 2;
+const WAITING_CHUNKS: usize = 4;
 
 enum Part {
     Chunk(Bytes),
