@@ -71,7 +71,7 @@ pub struct LogArgs {
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Serve HTTP (/metrics, /healthz, /readyz) on this address; 0.0.0.0 or [::] for all of this host's.
+    /// Serve HTTP (/metrics, /healthz, /readyz) on this address; 0.0.0.0:9778 for all of this host's.
     /// [default: 127.0.0.1:9778]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<Given<SocketAddr>>,
