@@ -162,7 +162,7 @@ async fn upkeep(
         let (tables, workloads) = (tables.clone(), workloads.clone());
         let round = tokio::task::spawn_blocking(move || {
             workloads.refresh(&*tables);
-            let dropped = expiry.round(Instant::now(), ttl);
+            let dropped = expiry.round(Instant::now(), ttl, &*workloads);
             (expiry, dropped)
         });
         match round.await {

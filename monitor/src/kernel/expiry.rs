@@ -1,7 +1,9 @@
 //! Drops pairs that have had no socket and no event for a while, and hands their slots out again.
 //!
 //! A slot is emptied in two steps, so that no event is lost: first its key leaves the index, then, a round later, the
-//! slot is emptied if no connection came in between; if one did, the key goes back.
+//! slot is emptied if no connection came in between; if one did, the key goes back. Where another slot prints the same
+//! labels (a service that was restarted has a new cgroup and the same name), that one inherits the counts: a sum that
+//! fell would look like a restarted counter.
 
 use std::{
     collections::HashMap as StdHashMap,
@@ -13,7 +15,10 @@ use aya::maps::{HashMap, MapData, Queue};
 use finwatch_ebpf::wire::{FIRST_FREE_SLOT, PairKey};
 
 use super::mapped::Tables;
-use crate::model::source::PairSource as _;
+use crate::model::{
+    labels::{ProcessFilter, groups},
+    source::{PairSource as _, WorkloadSource},
+};
 
 /// Flag of a map update: only where the key is new.
 const NOEXIST: u64 = 1;
@@ -40,8 +45,8 @@ impl Expiry {
 
     /// One round at `now`; returns how many pairs were dropped. To be called every second or so, whatever `ttl` is:
     /// the rounds' distance is what separates the two steps.
-    pub fn round(&mut self, now: Instant, ttl: Duration) -> u64 {
-        let dropped = self.empty_leaving();
+    pub fn round(&mut self, now: Instant, ttl: Duration, workloads: &dyn WorkloadSource) -> u64 {
+        let dropped = self.empty_leaving(workloads);
         for slot in FIRST_FREE_SLOT..self.tables.slots() {
             let Some(key) = self.tables.key(slot) else { continue };
             let touched = self.tables.touched(slot);
@@ -68,10 +73,21 @@ impl Expiry {
         self.leaving.push((slot, key, touched));
     }
 
-    fn empty_leaving(&mut self) -> u64 {
+    fn empty_leaving(&mut self, workloads: &dyn WorkloadSource) -> u64 {
+        if self.leaving.is_empty() {
+            return 0;
+        }
         let mut dropped = 0;
+        let mut shared = shared_labels(&self.tables, workloads);
         for (slot, key, touched) in std::mem::take(&mut self.leaving) {
             if self.tables.tracked(slot) == 0 && self.tables.touched(slot) == touched {
+                let group = shared.iter_mut().find(|group| group.contains(&slot));
+                if let Some(group) = group {
+                    group.retain(|other| *other != slot);
+                    if let Some(heir) = group.first() {
+                        self.tables.hand_over(slot, *heir);
+                    }
+                }
                 self.tables.clear(slot);
                 // The queue has room for every slot; should the kernel refuse, the slot is lost, not the count.
                 if let Err(error) = self.free.push(slot, 0) {
@@ -84,4 +100,10 @@ impl Expiry {
         }
         dropped
     }
+}
+
+/// The slots that print the same labels as another.
+fn shared_labels(tables: &Tables, workloads: &dyn WorkloadSource) -> Vec<Vec<u32>> {
+    let groups = groups(tables, workloads, &ProcessFilter::default());
+    groups.into_iter().map(|group| group.slots).filter(|slots| slots.len() > 1).collect()
 }

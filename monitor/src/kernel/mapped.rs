@@ -84,6 +84,22 @@ impl Tables {
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).touched) }).load(Ordering::Relaxed)
     }
 
+    /// Adds what one slot has counted to another that prints the same labels, so that their sum does not fall when the
+    /// first is emptied.
+    pub fn hand_over(&self, from: u32, to: u32) {
+        for index in 0..COUNTER_SLOTS {
+            let count = self.counter_number(from, index).load(Ordering::Relaxed);
+            self.counter_number(to, index).fetch_add(count, Ordering::Relaxed);
+        }
+        for id in HistogramId::ALL {
+            let counted = self.histogram(from, id);
+            for (index, count) in counted.slots.into_iter().enumerate() {
+                self.histogram_slot(to, id, index).fetch_add(count, Ordering::Relaxed);
+            }
+            self.histogram_sum(to, id).fetch_add(counted.sum_ms, Ordering::Relaxed);
+        }
+    }
+
     /// Empties a slot whose pair nothing refers to any more, and gives its share back to its owner.
     pub fn clear(&self, slot: u32) {
         let record = self.pairs.at(slot);
@@ -110,24 +126,51 @@ impl Tables {
         unsafe { AtomicU32::from_ptr(in_use) }
     }
 
-    fn histogram_number(
-        &self,
-        slot: u32,
-        id: HistogramId,
-        field: impl FnOnce(*mut Histogram) -> *mut u64,
-    ) -> u64 {
-        let number = self.pairs.number(slot, |record| {
-            let histogram = match id {
-                // SAFETY: as in `tracked`.
-                HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
-                // SAFETY: as in `tracked`.
-                HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
-                // SAFETY: as in `tracked`.
-                HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },
-            };
-            field(histogram)
-        });
-        number.load(Ordering::Relaxed)
+    /// A counter by its index.
+    ///
+    /// # Panics
+    /// When there is no such counter.
+    fn counter_number(&self, slot: u32, index: usize) -> &AtomicU64 {
+        assert!(index < COUNTER_SLOTS, "counter {index} of {COUNTER_SLOTS}");
+        self.pairs.number(slot, |record| {
+            // SAFETY: `at` gives a valid pointer; only an address is taken.
+            let counters = unsafe { addr_of_mut!((*record).counters) }.cast::<u64>();
+            // SAFETY: the index is below the array's length.
+            unsafe { counters.add(index) }
+        })
+    }
+
+    fn histogram_sum(&self, slot: u32, id: HistogramId) -> &AtomicU64 {
+        self.pairs.number(slot, |record| {
+            let histogram = part(record, id);
+            // SAFETY: a valid pointer; only an address is taken.
+            unsafe { addr_of_mut!((*histogram).sum_ms) }
+        })
+    }
+
+    /// # Panics
+    /// When there is no such slot in the histogram.
+    fn histogram_slot(&self, slot: u32, id: HistogramId, index: usize) -> &AtomicU64 {
+        assert!(index < SLOTS, "histogram slot {index} of {SLOTS}");
+        self.pairs.number(slot, |record| {
+            let histogram = part(record, id);
+            // SAFETY: a valid pointer; only an address is taken.
+            let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
+            // SAFETY: the index is below the array's length.
+            unsafe { slots.add(index) }
+        })
+    }
+}
+
+/// A histogram of a record.
+fn part(record: *mut PairRecord, id: HistogramId) -> *mut Histogram {
+    match id {
+        // SAFETY: all callers pass a valid pointer; only an address is taken.
+        HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
+        // SAFETY: as above.
+        HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
+        // SAFETY: as above.
+        HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },
     }
 }
 
@@ -150,30 +193,15 @@ impl PairSource for Tables {
     }
 
     fn counter(&self, slot: u32, counter: Counter) -> u64 {
-        const { assert!(COUNTER_SLOTS > Counter::TimeWaitEntered as usize) };
-        let number = self.pairs.number(slot, |record| {
-            // SAFETY: `at` gives a valid pointer; only an address is taken.
-            let counters = unsafe { addr_of_mut!((*record).counters) }.cast::<u64>();
-            // SAFETY: every counter's index is below the array's length, as asserted above.
-            unsafe { counters.add(counter as usize) }
-        });
-        number.load(Ordering::Relaxed)
+        self.counter_number(slot, counter as usize).load(Ordering::Relaxed)
     }
 
     fn histogram(&self, slot: u32, id: HistogramId) -> Histogram {
         let mut slots = [0; SLOTS];
         for (index, count) in slots.iter_mut().enumerate() {
-            *count = self.histogram_number(slot, id, |histogram| {
-                // SAFETY: a valid pointer; only an address is taken.
-                let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
-                // SAFETY: `index` is below the array's length.
-                unsafe { slots.add(index) }
-            });
+            *count = self.histogram_slot(slot, id, index).load(Ordering::Relaxed);
         }
-        // SAFETY: a valid pointer; only an address is taken.
-        let sum_ms =
-            self.histogram_number(slot, id, |histogram| unsafe { addr_of_mut!((*histogram).sum_ms) });
-        Histogram { sum_ms, slots }
+        Histogram { sum_ms: self.histogram_sum(slot, id).load(Ordering::Relaxed), slots }
     }
 
     fn totals(&self) -> Totals {

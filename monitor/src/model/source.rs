@@ -15,6 +15,11 @@ pub enum HistogramId {
     ConnectionDuration,
 }
 
+impl HistogramId {
+    /// Every histogram.
+    pub const ALL: [Self; 3] = [Self::PeerCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
+}
+
 /// The records of all pairs, one per slot. Reading one value costs one load; nothing is copied ahead of time.
 pub trait PairSource: Send + Sync {
     /// How many slots there are, free ones included.
