@@ -14,8 +14,9 @@ use crate::{
     traffic::{self, Stage},
 };
 
-/// The demo ends once nginx has answered so many requests with 502.
+/// The demo ends once nginx has answered so many requests with 502, and after so many bursts.
 const ENOUGH: u64 = 5;
+const ENOUGH_BURSTS: u32 = 4;
 /// The longest the traffic goes on.
 const LIMIT: Duration = Duration::from_secs(50);
 
@@ -41,7 +42,7 @@ pub(crate) fn play(metrics_url: &str) -> Result<()> {
     println!("demo: bursts of {} requests with pauses about as long, until {ENOUGH} 502s", traffic::POOL);
     let seen = stage.play(
         LIMIT,
-        |_, seen| seen.answers.bad_gateway >= ENOUGH,
+        |burst, seen| seen.answers.bad_gateway >= ENOUGH && burst >= ENOUGH_BURSTS,
         |burst, seen| println!("demo: burst {burst:>2}: {:>3} 502s so far", seen.answers.bad_gateway),
     )?;
     let (samples, upstream) = (Samples::scrape(metrics_url)?, stage.upstream());

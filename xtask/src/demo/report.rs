@@ -11,7 +11,7 @@ use crate::{
 
 const WIDTH: usize = 78;
 /// Columns of a line's text before its figure.
-const TEXT: usize = 66;
+const TEXT: usize = 67;
 
 /// Everything the report tells.
 pub(crate) struct Findings<'a> {
