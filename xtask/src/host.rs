@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
@@ -108,6 +108,17 @@ pub(crate) fn missing_rights() -> Option<&'static str> {
         Some("this root lacks CAP_BPF and CAP_PERFMON (a container without them?)")
     } else {
         Some("loading eBPF programs takes root, or CAP_BPF and CAP_PERFMON")
+    }
+}
+
+/// Fails where this process may not load eBPF programs, with what to type instead.
+pub(crate) fn require_rights(task: &str) -> Result<()> {
+    match missing_rights() {
+        None => Ok(()),
+        Some(missing) if is_root() => {
+            bail!("{missing}; start the container with them, or run this on its host")
+        }
+        Some(missing) => bail!("{missing}; run: sudo -E env \"PATH=$PATH\" cargo xtask {task}"),
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Args {
 
 /// `cargo xtask run`.
 pub(crate) fn command(args: &Args) -> Result<()> {
+    host::require_rights("run")?;
     let with_demo = !args.no_demo;
     setup::ensure(if with_demo { Purpose::Demo } else { Purpose::Build })?;
     let binary = host::build_finwatch(Profile::Release)?;
@@ -95,9 +96,6 @@ fn address(flags: &[String]) -> Result<&str> {
 
 /// Lets finwatch judge this host; what it says is shown when it cannot run.
 fn check(binary: &Path) -> Result<()> {
-    if let Some(missing) = host::missing_rights() {
-        bail!("{missing}; try: sudo -E env \"PATH=$PATH\" cargo xtask run");
-    }
     let log = tempfile::NamedTempFile::new().context("a file for finwatch check")?;
     let (out, err) = (log.as_file().try_clone(), log.as_file().try_clone());
     let mut command = host::command(binary);

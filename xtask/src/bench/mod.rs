@@ -7,7 +7,7 @@ mod tracer;
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use self::{
@@ -48,10 +48,8 @@ struct Measured {
 
 /// `cargo xtask bench`.
 pub(crate) fn command(args: &Args) -> Result<()> {
+    host::require_rights("bench")?;
     setup::ensure(if args.smoke { Purpose::Test } else { Purpose::Bench })?;
-    if let Some(missing) = host::missing_rights() {
-        bail!("{missing}; try: sudo -E env \"PATH=$PATH\" cargo xtask bench");
-    }
     let binary = host::build_finwatch(Profile::Release)?;
     if args.smoke {
         return smoke(&binary);

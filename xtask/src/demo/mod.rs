@@ -22,10 +22,8 @@ const LIMIT: Duration = Duration::from_secs(50);
 
 /// `cargo xtask demo`: with a daemon of its own, ended afterwards.
 pub(crate) fn command() -> Result<()> {
+    host::require_rights("demo")?;
     setup::ensure(Purpose::Demo)?;
-    if let Some(missing) = host::missing_rights() {
-        bail!("{missing}; try: sudo -E env \"PATH=$PATH\" cargo xtask demo");
-    }
     let daemon = Daemon::private(&host::build_finwatch(Profile::Release)?)?;
     play(&daemon.metrics_url())
 }
