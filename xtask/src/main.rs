@@ -1,3 +1,64 @@
 //! Setting up, running, testing and measuring finwatch.
 
-fn main() {}
+mod bench;
+mod daemon;
+mod demo;
+mod host;
+mod interrupt;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a program ended by SIGINT exits, by convention.
+const INTERRUPTED: u8 = 130;
+
+/// Sets up, runs, tests and measures finwatch.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what building, testing or measuring needs and this host lacks
+    Setup(setup::Args),
+    /// Builds finwatch and runs it on this host, with a demo of what it finds
+    Run(run::Args),
+    /// Lets real nginx lose requests to real Node.js and shows what finwatch makes of it
+    Demo,
+    /// Passes all tests
+    Test(test::Args),
+    /// Measures what finwatch costs
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = |()| ExitCode::SUCCESS;
+    let outcome = interrupt::install().and_then(|()| match cli.task {
+        Task::Setup(args) => setup::command(&args).map(done),
+        Task::Run(args) => run::command(&args).map(done),
+        Task::Demo => demo::command().map(done),
+        Task::Test(args) => test::command(&args),
+        Task::Bench(args) => bench::command(&args).map(done),
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(_) if interrupt::seen() => {
+            eprintln!("interrupted: everything started has been ended");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

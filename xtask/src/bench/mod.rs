@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: what finwatch costs where it costs most, a proxy that opens a connection for every request.
+
+mod load;
+mod programs;
+mod report;
+mod tracer;
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use self::{
+    load::Load,
+    programs::Cost,
+    report::Report,
+    tracer::{Mode, Tracer, Usage},
+};
+use crate::{
+    host::{self, Profile},
+    setup::{self, Purpose},
+};
+
+/// Flags of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// One short round, only to see that measuring works
+    #[arg(long)]
+    smoke: bool,
+    /// How long each measurement lasts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How many rounds, each measuring every mode in turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// One mode measured once.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Measured {
+    mode: Mode,
+    round: u32,
+    requests_per_second: f64,
+    /// Of the programs, with the kernel's statistics on; in a run of its own, since those cost something themselves.
+    programs: Option<Cost>,
+    tracer: Option<Usage>,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn command(args: &Args) -> Result<()> {
+    host::require_rights("bench")?;
+    setup::ensure(if args.smoke { Purpose::Test } else { Purpose::Bench })?;
+    let binary = host::build_finwatch(Profile::Release)?;
+    if args.smoke {
+        return smoke(&binary);
+    }
+    let report = measure(&binary, args.rounds, Duration::from_secs(args.seconds))?;
+    let path = host::target().join("bench.json");
+    fs::write(&path, serde_json::to_string_pretty(&report)?)
+        .with_context(|| format!("writing {}", path.display()))?;
+    println!("\n{}\n{}", report.table(), path.display());
+    Ok(())
+}
+
+/// One round of two seconds: fails when a figure is missing, whatever its size.
+pub(crate) fn smoke(binary: &Path) -> Result<()> {
+    let report = measure(binary, 1, Duration::from_secs(2))?;
+    println!("\n{}", report.table());
+    report.complete()
+}
+
+fn measure(binary: &Path, rounds: u32, time: Duration) -> Result<Report> {
+    let load = Load::start()?;
+    let mut modes = vec![Mode::Untraced, Mode::Finwatch];
+    if host::find_program("bpftrace").is_some() {
+        modes.push(Mode::Bpftrace);
+    }
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        for &mode in &modes {
+            let measured = one(&load, mode, round, binary, time)?;
+            println!("round {}: {mode:?}: {:.0} requests/s", round + 1, measured.requests_per_second);
+            all.push(measured);
+        }
+        // Nothing is always first.
+        modes.rotate_left(1);
+    }
+    Ok(Report::new(all))
+}
+
+fn one(load: &Load, mode: Mode, round: u32, binary: &Path, time: Duration) -> Result<Measured> {
+    let Some(tracer) = Tracer::start(mode, binary)? else {
+        let requests_per_second = load.run(time)?;
+        return Ok(Measured { mode, round, requests_per_second, programs: None, tracer: None });
+    };
+    let (requests_per_second, usage) = tracer.usage(|| load.run(time))?;
+    // Half as long: an average over some ten thousand state changes either way.
+    let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)).map(drop))?;
+    Ok(Measured { mode, round, requests_per_second, programs: Some(programs), tracer: Some(usage) })
+}

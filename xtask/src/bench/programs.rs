@@ -1,0 +1,53 @@
+//! What a process's eBPF programs cost, by the kernel's own statistics.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    programs::loaded_programs,
+    sys::{Stats, enable_stats},
+};
+use serde::Serialize;
+
+use crate::test::leftovers::held_programs;
+
+/// The time in all programs, over the runs of the one that runs most: that at every state change.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) state_changes: u64,
+    pub(crate) nanoseconds_per_state_change: f64,
+}
+
+/// Counts while `load` runs; the statistics are on for no longer.
+pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    let ids = held_programs(&Path::new("/proc").join(pid.to_string()));
+    ensure!(!ids.is_empty(), "process {pid} has no eBPF program open");
+    let statistics = enable_stats(Stats::RunTime).context("switching the kernel's eBPF statistics on")?;
+    let before = runs(&ids)?;
+    load()?;
+    let after = runs(&ids)?;
+    drop(statistics);
+    let (mut time, mut state_changes) = (Duration::ZERO, 0);
+    for (id, (time_after, runs_after)) in after {
+        let (time_before, runs_before) = before.get(&id).copied().unwrap_or_default();
+        time += time_after.saturating_sub(time_before);
+        state_changes = state_changes.max(runs_after.saturating_sub(runs_before));
+    }
+    ensure!(state_changes > 0, "the eBPF programs of process {pid} did not run");
+    let nanoseconds_per_state_change = time.as_nanos() as f64 / state_changes as f64;
+    Ok(Cost { state_changes, nanoseconds_per_state_change })
+}
+
+fn runs(ids: &[u32]) -> Result<BTreeMap<u32, (Duration, u64)>> {
+    let mut runs = BTreeMap::new();
+    for program in loaded_programs() {
+        // Others load and unload programs meanwhile: one that is gone is none of ours.
+        if let Ok(program) = program
+            && ids.contains(&program.id())
+        {
+            runs.insert(program.id(), (program.run_time(), program.run_count()));
+        }
+    }
+    ensure!(!runs.is_empty(), "the kernel does not list the programs measured");
+    Ok(runs)
+}

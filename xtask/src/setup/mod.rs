@@ -1,0 +1,163 @@
+//! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
+
+mod apt;
+mod toolchain;
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use self::{
+    apt::Package,
+    toolchain::{Linker, Toolchain},
+};
+use crate::{host, process};
+
+/// Compiling bpf-linker, on a slow machine.
+const LINKER_LIMIT: Duration = Duration::from_mins(30);
+
+/// Flags of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What the pieces are for; each includes building
+    #[arg(long = "for", value_enum, default_value_t = Purpose::Build)]
+    purpose: Purpose,
+    /// Say what is missing and install nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What the pieces are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building finwatch
+    Build,
+    /// The demo with nginx and Node.js
+    Demo,
+    /// Every test
+    Test,
+    /// The measurements
+    Bench,
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn command(args: &Args) -> Result<()> {
+    let plan = Plan::find(args.purpose)?;
+    if plan.is_empty() {
+        println!("nothing is missing");
+        return Ok(());
+    }
+    plan.tell();
+    if args.dry_run { Ok(()) } else { plan.carry_out() }
+}
+
+/// Installs what is missing, silently when nothing is.
+pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
+    let plan = Plan::find(purpose)?;
+    if plan.is_empty() {
+        return Ok(());
+    }
+    plan.tell();
+    plan.carry_out()
+}
+
+/// What is missing.
+struct Plan {
+    packages: Vec<Package>,
+    linker: Option<Linker>,
+}
+
+impl Plan {
+    fn find(purpose: Purpose) -> Result<Self> {
+        let mut packages = Vec::new();
+        let toolchain = Toolchain::find();
+        if host::find_program("cc").is_none() {
+            packages.push(Package::new("gcc", "the linker, and the C parts of libraries"));
+            packages.push(Package::new("libc6-dev", "the C library to link with"));
+        }
+        if toolchain.is_none() {
+            packages.push(Package::new("rustc-web", "a Rust compiler for the eBPF half"));
+            packages.push(Package::new("libstd-rust-web-dev-bpf", "Rust's core library for eBPF"));
+        }
+        let mut program = |program: &str, package: &'static str, why: &'static str| {
+            if host::find_program(program).is_none() {
+                packages.push(Package::new(package, why));
+            }
+        };
+        if purpose != Purpose::Build {
+            program(
+                "nginx",
+                "nginx-light",
+                "the proxy of demo and tests; its service is neither started nor enabled",
+            );
+            program("node", "nodejs", "the upstream of demo and tests");
+            program("ip", "iproute2", "network namespaces for tests");
+        }
+        if matches!(purpose, Purpose::Test | Purpose::Bench) {
+            program("wrk", "wrk", "load for the measurements");
+        }
+        if purpose == Purpose::Bench {
+            program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
+        }
+        if !packages.is_empty() && !apt::available() {
+            bail!("{}", by_hand(&packages));
+        }
+        let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
+        Ok(Self { packages, linker })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packages.is_empty() && self.linker.is_none()
+    }
+
+    fn tell(&self) {
+        println!("missing here, and to be installed:");
+        for package in &self.packages {
+            println!("  {:<24} {} (apt)", package.name, package.why);
+        }
+        if let Some(linker) = &self.linker {
+            println!("  {:<24} links eBPF programs ({})", "bpf-linker", linker.how());
+        }
+    }
+
+    fn carry_out(&self) -> Result<()> {
+        if !self.packages.is_empty() {
+            apt::install(&self.packages)?;
+        }
+        if let Some(linker) = &self.linker {
+            let mut install: Command = linker.install()?;
+            println!("{}", process::typed(&install));
+            process::run("cargo install bpf-linker", &mut install, LINKER_LIMIT)?;
+        }
+        Ok(())
+    }
+}
+
+/// The sentence for a system without apt.
+fn by_hand(packages: &[Package]) -> String {
+    let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
+    let mut sentence = format!(
+        "this system has no apt-get, so setup cannot install what is missing here (by Debian's names): {}",
+        names.join(", ")
+    );
+    if names.contains(&"rustc-web") {
+        sentence.push_str(
+            "; for eBPF use either a rustup nightly (rustup toolchain install nightly --component rust-src, then \
+             cargo install bpf-linker), or a Debian with rustc-web and libstd-rust-web-dev-bpf",
+        );
+    }
+    sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_names_both_ways() {
+        let sentence = by_hand(&[Package::new("rustc-web", "")]);
+        assert!(sentence.contains("nightly") && sentence.contains("libstd-rust-web-dev-bpf"), "{sentence}");
+        assert!(!by_hand(&[Package::new("wrk", "")]).contains("nightly"));
+    }
+}

@@ -1,0 +1,115 @@
+//! `cargo test` as a step: its lines go to the terminal, its results are summed.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::Tally;
+use crate::{host, process, process::Running};
+
+/// The integration test that needs a kernel which may be traced.
+pub(crate) const KERNEL: &str = "kernel";
+
+/// Runs a `cargo test` and sums what its binaries report; what fails without a failed test counts as one.
+pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Tally> {
+    let mut command = host::cargo();
+    let mut running = Running::spawn("cargo test", command.arg("test").args(args).stdout(Stdio::piped()))?;
+    let out = running.child().stdout.take().context("the pipe was asked for")?;
+    let summing = thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).fold(Tally::default(), |sum, line| {
+            println!("{line}");
+            sum + result(&line).unwrap_or_default()
+        })
+    });
+    let status = running.wait(limit)?;
+    let mut tally = summing.join().ok().context("reading what cargo test printed")?;
+    if !status.success() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// The figures of `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.
+fn result(line: &str) -> Option<Tally> {
+    let figures = line.trim().strip_prefix("test result: ")?.split_once(". ")?.1;
+    let of = |name: &str| {
+        let part = figures.split("; ").find_map(|part| part.strip_suffix(name))?;
+        part.trim().parse().ok()
+    };
+    Some(Tally { passed: of(" passed")?, failed: of(" failed")?, skipped: of(" ignored")? })
+}
+
+/// Arguments for every unit and integration test but the kernel's.
+pub(crate) fn without_kernel() -> Result<Vec<String>> {
+    let metadata = process::output(host::cargo().args(["metadata", "--no-deps", "--format-version", "1"]));
+    let metadata: Value = serde_json::from_str(&metadata.context("cargo metadata failed")?)?;
+    let mut args: Vec<String> = ["--workspace", "--lib", "--bins"].map(str::to_owned).into();
+    for name in test_targets(&metadata).into_iter().filter(|name| name != KERNEL) {
+        args.extend(["--test".to_owned(), name]);
+    }
+    Ok(args)
+}
+
+/// The names of the workspace's integration tests.
+fn test_targets(metadata: &Value) -> Vec<String> {
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| {
+        target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"))
+    });
+    tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// The names of the kernel tests, without running them.
+pub(crate) fn kernel_tests() -> Result<Vec<String>> {
+    let mut list = host::cargo();
+    list.args([
+        "test",
+        "--quiet",
+        "--package",
+        "finwatch",
+        "--test",
+        KERNEL,
+        "--",
+        "--list",
+        "--format",
+        "terse",
+    ]);
+    let output = list.output().context("listing the kernel tests")?;
+    ensure!(
+        output.status.success(),
+        "the kernel tests do not build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read() {
+        let line =
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 4 filtered out; finished in 0.00s";
+        assert_eq!(result(line), Some(Tally { passed: 12, failed: 0, skipped: 3 }));
+        let line = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s";
+        assert_eq!(result(line), Some(Tally { passed: 1, failed: 2, skipped: 0 }));
+        assert_eq!(result("test result_of_something ... ok"), None);
+    }
+
+    #[test]
+    fn integration_tests_are_found() {
+        let metadata = serde_json::json!({"packages": [{"targets": [
+            {"kind": ["bin"], "name": "finwatch"}, {"kind": ["test"], "name": "kernel"}, {"kind": ["test"], "name": "text"},
+        ]}]});
+        assert_eq!(test_targets(&metadata), ["kernel", "text"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask test`: every test, step by step, with a summary.
+
+mod cargo;
+pub(crate) mod leftovers;
+mod nginx_node;
+mod summary;
+
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+pub(crate) use self::summary::Tally;
+use self::{leftovers::Host, summary::Summary};
+use crate::{
+    bench,
+    host::{self, Profile},
+    interrupt, process,
+    setup::{self, Purpose},
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Flags of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A test that cannot run here is a failure; CI=true in the environment says the same
+    #[arg(long)]
+    ci: bool,
+}
+
+/// `cargo xtask test`; its last line is the totals, also when it fails.
+pub(crate) fn command(args: &Args) -> Result<ExitCode> {
+    let ci = args.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    setup::ensure(Purpose::Test)?;
+    let before = Host::now();
+    let mut run = Run { summary: Summary::default(), ci };
+
+    run.step("fmt", || one("cargo fmt", &["fmt", "--all", "--check"], MINUTE))?;
+    run.step("clippy", || {
+        let args = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+        one("cargo clippy", &args, 30 * MINUTE)
+    })?;
+    run.step("unit tests", || {
+        let args = cargo::without_kernel()?;
+        cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
+    })?;
+    run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.traced("kernel tests", cargo::kernel_tests, || {
+        cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
+    })?;
+    let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
+    run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
+    let smoke = || Ok(vec!["bench --smoke".to_owned()]);
+    run.traced("bench smoke", smoke, || {
+        bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
+        Ok(Tally::ONE_PASSED)
+    })?;
+    run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
+
+    let total = run.summary.print();
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A command that passes or fails as a whole.
+fn one(name: &str, args: &[&str], limit: Duration) -> Result<Tally> {
+    process::run(name, host::cargo().args(args), limit).map(|()| Tally::ONE_PASSED)
+}
+
+/// The steps so far.
+struct Run {
+    summary: Summary,
+    ci: bool,
+}
+
+impl Run {
+    /// Runs one step; its failure is noted, and the next one follows. Only a signal ends the run.
+    fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<Tally>) -> Result<()> {
+        println!("\n=== {name}");
+        let start = Instant::now();
+        let tally = step().unwrap_or_else(|error| {
+            eprintln!("FAILED: {name}: {error:#}");
+            Tally::ONE_FAILED
+        });
+        interrupt::check()?;
+        self.summary.add(name, tally, start.elapsed());
+        Ok(())
+    }
+
+    /// A step that traces the kernel: where that is not allowed, its tests are named and counted as skipped.
+    fn traced(
+        &mut self,
+        name: &'static str,
+        list: impl FnOnce() -> Result<Vec<String>>,
+        step: impl FnOnce() -> Result<Tally>,
+    ) -> Result<()> {
+        let Some(missing) = cannot_trace() else { return self.step(name, step) };
+        let ci = self.ci;
+        self.step(name, || {
+            let tests = list()?;
+            let count = tests.len();
+            eprintln!("SKIPPED: {count} {name} could not run here: {missing}");
+            for test in &tests {
+                eprintln!("  SKIPPED {test}");
+            }
+            if ci {
+                bail!("in CI a skipped test is a failure: {count} {name}");
+            }
+            Ok(Tally { skipped: count, ..Tally::default() })
+        })
+    }
+}
+
+/// Why tests that trace the kernel cannot run here.
+fn cannot_trace() -> Option<&'static str> {
+    if host::is_root() {
+        host::missing_rights()
+    } else {
+        Some("they make network namespaces and load eBPF: run as root")
+    }
+}

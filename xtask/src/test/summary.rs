@@ -1,0 +1,96 @@
+//! What the steps came to.
+
+use std::{iter::Sum, ops::Add, time::Duration};
+
+/// Tests counted by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+impl Tally {
+    /// A step that counts as one test and passed.
+    pub(crate) const ONE_PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
+    /// A step that counts as one test and failed.
+    pub(crate) const ONE_FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
+
+    fn verdict(self) -> String {
+        match self {
+            Self { failed: 1.., .. } => "FAILED".to_owned(),
+            Self { skipped: 0, .. } => "ok".to_owned(),
+            Self { passed: 0, skipped, .. } => format!("{skipped} SKIPPED"),
+            Self { skipped, .. } => format!("ok, {skipped} SKIPPED"),
+        }
+    }
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+impl Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), Add::add)
+    }
+}
+
+/// Every step's outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Summary(Vec<(&'static str, Tally, Duration)>);
+
+impl Summary {
+    /// Notes a step.
+    pub(crate) fn add(&mut self, name: &'static str, tally: Tally, time: Duration) {
+        self.0.push((name, tally, time));
+    }
+
+    /// Prints the table and, as the last line, the totals; returns them.
+    pub(crate) fn print(&self) -> Tally {
+        println!(
+            "\n{:<22} {:<18} {:>7} {:>7} {:>7} {:>8}",
+            "step", "result", "passed", "failed", "skipped", "seconds"
+        );
+        for (name, tally, time) in &self.0 {
+            let Tally { passed, failed, skipped } = tally;
+            let (verdict, seconds) = (tally.verdict(), time.as_secs_f64());
+            println!("{name:<22} {verdict:<18} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8.1}");
+            if *skipped > 0 {
+                println!("{:<22} {skipped} {name} SKIPPED: listed above with the reason", "");
+            }
+        }
+        let total: Tally = self.0.iter().map(|(_, tally, _)| *tally).sum();
+        println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_tests_are_never_silent() {
+        assert_eq!(Tally { passed: 3, failed: 0, skipped: 0 }.verdict(), "ok");
+        assert_eq!(Tally { passed: 0, failed: 0, skipped: 9 }.verdict(), "9 SKIPPED");
+        assert_eq!(Tally { passed: 3, failed: 0, skipped: 9 }.verdict(), "ok, 9 SKIPPED");
+        assert_eq!(Tally { passed: 3, failed: 1, skipped: 9 }.verdict(), "FAILED");
+    }
+
+    #[test]
+    fn tallies_add_up() {
+        let total: Tally = [Tally::ONE_PASSED, Tally::ONE_FAILED, Tally { skipped: 4, ..Tally::default() }]
+            .into_iter()
+            .sum();
+        assert_eq!(total, Tally { passed: 1, failed: 1, skipped: 4 });
+    }
+}

@@ -1,0 +1,90 @@
+//! Requests as clients send them: all at once, then a pause about as long as the upstream keeps an idle connection.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::node::IdleTimeout;
+use crate::interrupt;
+
+/// How long one request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// The pauses walk over the time around the upstream's timeout, in so many steps.
+const STEPS: u32 = 5;
+/// How long before its moment a burst's threads are started.
+const READY: Duration = Duration::from_millis(50);
+/// How far to either side of the timeout the walk goes: about half as long as the upstream's event loop blocks.
+const AROUND: Duration = Duration::from_millis(15);
+
+/// Bursts of requests through nginx, and how far they have come.
+#[derive(Debug)]
+pub(crate) struct Bursts {
+    port: u16,
+    size: usize,
+    idle: IdleTimeout,
+    done: u32,
+    /// When half of the last burst was answered.
+    answered: Option<Instant>,
+}
+
+impl Bursts {
+    /// Bursts of `size` requests to `port`, paced by an upstream that keeps idle connections so long.
+    pub(crate) fn new(port: u16, size: usize, idle: IdleTimeout) -> Self {
+        Self { port, size, idle, done: 0, answered: None }
+    }
+
+    /// How many there were.
+    pub(crate) fn done(&self) -> u32 {
+        self.done
+    }
+
+    /// Waits for its moment, then sends one burst and reads every answer.
+    pub(crate) fn next(&mut self) -> Result<()> {
+        let soonest = Instant::now() + READY;
+        let at = self.answered.map_or(soonest, |answered| soonest.max(answered + self.gap()));
+        interrupt::pause(at.saturating_duration_since(soonest))?;
+        let port = self.port;
+        let mut answered = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..self.size).map(|number| scope.spawn(move || request(port, number, at))).collect();
+            let answers = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a client thread panicked")));
+            answers.collect::<Result<Vec<Instant>>>()
+        })?;
+        self.done += 1;
+        answered.sort();
+        self.answered = answered.get(answered.len() / 2).copied();
+        Ok(())
+    }
+
+    /// Walks from a little before the upstream's timeout to a little after it.
+    fn gap(&self) -> Duration {
+        (self.idle.shortest + 2 * AROUND * (self.done % STEPS) / (STEPS - 1)).saturating_sub(AROUND)
+    }
+}
+
+/// One request, sent at that moment on a connection of its own, its answer read and dropped: nginx's logs are what counts.
+///
+/// nginx sends a failed GET again on another connection and hides the loss from its client; what a POST was meant to do
+/// may have been done already, so its failure is answered 502. Real traffic has both.
+fn request(port: u16, number: usize, at: Instant) -> Result<Instant> {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(REQUEST_LIMIT))
+        .http_status_as_error(false)
+        .user_agent("finwatch-traffic/1.0 (bursts around the upstream's keep-alive timeout)")
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let url = format!("http://127.0.0.1:{port}/orders/{number}");
+    thread::sleep(at.saturating_duration_since(Instant::now()));
+    let answer = if number.is_multiple_of(4) {
+        agent.get(&url).call()
+    } else {
+        agent.post(&url).content_type("application/json").send("{\"quantity\":1}")
+    };
+    answer.and_then(|mut answer| answer.body_mut().read_to_vec()).context("a request through nginx")?;
+    Ok(Instant::now())
+}

@@ -1,0 +1,123 @@
+//! The upstream: a real Node.js server, and how long it really keeps an idle connection.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::{host, interrupt, process::Running};
+
+/// The server's source.
+const SERVER: &str = include_str!("server.js");
+/// How long Node.js may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How much longer than the timeout asked for an idle connection may last: Node.js adds a second from version 20 on.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Connections measured, started at different phases of the server's busy loop.
+const SAMPLES: u32 = 8;
+const STAGGER: Duration = Duration::from_millis(13);
+
+/// A Node.js server under way; dropping it ends it.
+pub(crate) struct Node {
+    running: Running,
+    keep_alive: Duration,
+    port: u16,
+    _dir: TempDir,
+}
+
+/// The shortest and the longest time an idle connection lasted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdleTimeout {
+    pub(crate) shortest: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Node {
+    /// Starts the server with that keepAliveTimeout.
+    pub(crate) fn start(keep_alive: Duration) -> Result<Self> {
+        let node =
+            host::find_program("node").context("node is not on PATH: `cargo xtask setup --for demo`")?;
+        let dir =
+            tempfile::Builder::new().prefix("finwatch-node-").tempdir().context("a directory for Node.js")?;
+        let (script, out) = (dir.path().join("server.js"), dir.path().join("out"));
+        fs::write(&script, SERVER).context("writing server.js")?;
+        let log = File::create(&out).context("the server's output")?;
+        let mut command = host::command(node);
+        command.arg(&script).env("KEEP_ALIVE_MS", keep_alive.as_millis().to_string());
+        command.stdout(log.try_clone().context("the server's output")?).stderr(log);
+        let mut running = Running::spawn("node", &mut command)?;
+        let said = || fs::read_to_string(&out).unwrap_or_default();
+        let port = interrupt::poll(START_LIMIT, || {
+            if let Some(status) = running.ended()? {
+                bail!("node ended ({status}): {}", said());
+            }
+            let said = said();
+            said.ends_with('\n').then(|| said.trim().parse().with_context(|| said.clone())).transpose()
+        })?;
+        let port = port.context("the Node.js server did not listen in time")?;
+        Ok(Self { running, keep_alive, port, _dir: dir })
+    }
+
+    /// Where it listens, on the loopback address.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Fails once the server is gone.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.running.ended()? {
+            Some(status) => bail!("the Node.js server ended ({status})"),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens connections, asks once on each and waits for the server to close them.
+    pub(crate) fn measure_idle_timeout(&self) -> Result<IdleTimeout> {
+        let limit = self.keep_alive + MARGIN;
+        let times: Vec<Duration> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..SAMPLES)
+                .map(|sample| {
+                    scope.spawn(move || {
+                        interrupt::pause(STAGGER * sample)?;
+                        idle_time(self.port, limit)
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a measuring thread panicked")))
+                .collect::<Result<_>>()
+        })?;
+        let (shortest, longest) = (times.iter().min(), times.iter().max());
+        let (&shortest, &longest) = shortest.zip(longest).context("nothing measured")?;
+        Ok(IdleTimeout { shortest, longest })
+    }
+}
+
+/// From the end of one answer to the server's FIN.
+fn idle_time(port: u16, limit: Duration) -> Result<Duration> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to Node.js")?;
+    stream.set_read_timeout(Some(limit)).context("a read timeout")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").context("asking Node.js")?;
+    let mut buffer = [0; 4096];
+    let mut last = None;
+    loop {
+        let read = stream.read(&mut buffer).with_context(|| {
+            format!("the server had not closed an idle connection after {} s", limit.as_secs())
+        })?;
+        match (read, last) {
+            (0, Some(last)) => return Ok(Instant::duration_since(&Instant::now(), last)),
+            (0, None) => bail!("the server closed without an answer"),
+            _ => {
+                ensure!(buffer.starts_with(b"HTTP/1.1 200") || last.is_some(), "the server refused");
+                last = Some(Instant::now());
+            }
+        }
+    }
+}
