@@ -44,11 +44,15 @@ fn toolchain() -> Result<String> {
         return Ok(choice);
     }
     for nightly in nightlies() {
-        if sysroot(&nightly).is_some_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core").exists()) {
+        if sysroot(&nightly)
+            .is_some_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core").exists())
+        {
             return Ok(nightly);
         }
     }
-    if Path::new(DEBIAN).join("lib/rustlib/bpfel-unknown-none").exists() && runs("/usr/bin/rustc", &["--version"]) {
+    if Path::new(DEBIAN).join("lib/rustlib/bpfel-unknown-none").exists()
+        && runs("/usr/bin/rustc", &["--version"])
+    {
         return Ok(DEBIAN.to_owned());
     }
     bail!(
@@ -66,7 +70,8 @@ fn nightlies() -> Vec<String> {
 }
 
 fn sysroot(toolchain: &str) -> Option<String> {
-    let printed = Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output().ok()?;
+    let printed =
+        Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output().ok()?;
     printed.status.success().then(|| String::from_utf8_lossy(&printed.stdout).trim().to_owned())
 }
 

@@ -42,7 +42,8 @@ fn docs_name_neighbours_that_exist() {
 
 fn document() -> String {
     let mut text = INTRODUCTION.to_owned();
-    text += "\n| test | what happens | side: transitions | counted | near neighbour |\n|---|---|---|---|---|\n";
+    text +=
+        "\n| test | what happens | side: transitions | counted | near neighbour |\n|---|---|---|---|---|\n";
     for sequence in sequences::all() {
         let paths: Vec<String> =
             sequence.ends.iter().map(|end| format!("{}: {}", end.side.label(), path(end.path))).collect();

@@ -141,7 +141,11 @@ fn compare(end: &End, upstream: SocketAddr, remote: &str) -> String {
     let name = process_name();
     let proxy = if end.side == Side::Proxy { &*name } else { remote };
     let differences = || {
-        let mut text = if paths_only() { String::new() } else { daemon::shared().scrape().differences(end.side, &upstream.to_string(), proxy, end.counted) };
+        let mut text = if paths_only() {
+            String::new()
+        } else {
+            daemon::shared().scrape().differences(end.side, &upstream.to_string(), proxy, end.counted)
+        };
         if let Some(path) = trace::path(end.side, upstream.port()).filter(|path| path != end.path) {
             text += &format!("  the kernel went {path}, should be {}\n", end.path);
         }

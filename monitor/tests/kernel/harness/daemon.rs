@@ -59,8 +59,24 @@ pub(crate) fn free_address() -> SocketAddr {
 impl Daemon {
     /// Starts it with these arguments and waits until it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start_at(free_address(), arguments)
+    }
+
+    /// Starts one that watches the calling thread's namespace only, and not its own scrapes.
+    pub(crate) fn isolated(arguments: &[&str]) -> Self {
         let address = free_address();
+        let port = address.port().to_string();
+        let mut all = vec!["--netns", "host"];
+        // Where ports to include are named, its own is not among them.
+        if !arguments.contains(&"--include-port") {
+            all.extend(["--exclude-port", &port]);
+        }
+        all.extend(arguments);
+        Self::start_at(address, &all)
+    }
+
+    fn start_at(address: SocketAddr, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
         let (pid, ended) = spawn(command, directory.path().join("output"));

@@ -70,7 +70,9 @@ pub(crate) fn own_port() -> u16 {
 pub(crate) fn address(family: Family, host: u8) -> IpAddr {
     let [high, low] = ((std::process::id() & 0x3fff) as u16).to_be_bytes();
     match family {
-        Family::V6 => Ipv6Addr::new(0xfd77, 0, 0, u16::from_be_bytes([high, low]), 0, 0, 0, host.into()).into(),
+        Family::V6 => {
+            Ipv6Addr::new(0xfd77, 0, 0, u16::from_be_bytes([high, low]), 0, 0, 0, host.into()).into()
+        }
         _ => Ipv4Addr::new(10, 128 + high, low, host).into(),
     }
 }
@@ -317,7 +319,8 @@ impl Connection {
 pub(crate) fn set_option(socket: &Socket, level: i32, name: i32, value: i32) {
     let length = libc::socklen_t::try_from(size_of::<i32>()).expect("4");
     // SAFETY: the kernel reads `length` bytes of `value`, which lives during the call.
-    let status = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    let status =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
     assert_eq!(status, 0, "setsockopt({level}, {name}): {}", std::io::Error::last_os_error());
 }
 

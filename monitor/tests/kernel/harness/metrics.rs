@@ -82,7 +82,9 @@ impl Scrape {
         let mut proxies = Vec::new();
         for ((name, labels), value) in &self.0 {
             let is = |label: &str, wanted: &str| labels.get(label).is_some_and(|have| have == wanted);
-            let level = NOT_COUNTED.iter().any(|other| name == other || (other.starts_with('_') && name.ends_with(other)));
+            let level = NOT_COUNTED
+                .iter()
+                .any(|other| name == other || (other.starts_with('_') && name.ends_with(other)));
             if level || !is("upstream", upstream) || !is("side", side.label()) {
                 continue;
             }
@@ -112,8 +114,12 @@ impl Scrape {
                 let labels = [("side", side.label()), ("upstream", upstream), ("le", bound)];
                 let inside = self.sum(&format!("finwatch_{family}_bucket"), &labels) > 0.0;
                 if inside != below {
-                    writeln!(text, "  {family}: the bucket up to {bound} s should {}hold the sample", if below { "" } else { "not " })
-                        .expect("a string");
+                    writeln!(
+                        text,
+                        "  {family}: the bucket up to {bound} s should {}hold the sample",
+                        if below { "" } else { "not " }
+                    )
+                    .expect("a string");
                 }
             }
         }

@@ -6,6 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod trace;
+pub(crate) mod traffic;
 pub(crate) mod tun;
 
 use std::{env, thread, time::Duration};

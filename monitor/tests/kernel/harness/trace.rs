@@ -122,7 +122,8 @@ fn step(line: &str, side: Side, port: u16) -> Option<String> {
         line[start..].split(' ').next()
     };
     let is_port = |name: &str, address: &str| {
-        field(name).map(|value| value == port.to_string())
+        field(name)
+            .map(|value| value == port.to_string())
             .or_else(|| field(address).map(|value| value.ends_with(&format!(":{port}"))))
     };
     let (ours, theirs) = match side {

@@ -3,18 +3,22 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    fs::{File, OpenOptions},
+    fmt,
+    fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
     net::IpAddr,
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
+use super::{PATIENCE, netns::ip, until};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use super::{PATIENCE, netns::ip};
+
+/// `IFA_F_TENTATIVE`.
+const TENTATIVE: u8 = 0x40;
 
 /// A TCP segment the kernel sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Segment {
     /// Where it comes from.
     pub(crate) source: (IpAddr, u16),
@@ -36,6 +40,14 @@ pub(crate) struct Segment {
     pub(crate) raw: Vec<u8>,
 }
 
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [(self.syn, " SYN"), (self.fin, " FIN"), (self.rst, " RST"), (self.has_ack, " ACK")];
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        write!(f, "{:?} to {:?} seq {} length {}{flags}", self.source, self.destination, self.seq, self.len)
+    }
+}
+
 /// The device, and the segments read from it that nobody has asked for yet.
 pub(crate) struct Tun {
     file: File,
@@ -45,10 +57,21 @@ pub(crate) struct Tun {
 impl Tun {
     /// Makes the device in the calling thread's namespace, with `/24` and `/64` addresses.
     pub(crate) fn new(v4: &str, v6: &str) -> Self {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun opens");
+        let file =
+            OpenOptions::new().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun opens");
         attach(&file);
         ip(&format!("link set tun0 up\naddr add {v4}/24 dev tun0\naddr add {v6}/64 dev tun0 nodad\n"));
-        Self { file, queue: RefCell::default() }
+        let tun = Self { file, queue: RefCell::default() };
+        until("the addresses are usable", || {
+            let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").expect("IPv6 is there");
+            let ready = |line: &str| {
+                let flags =
+                    line.split_whitespace().nth(4).and_then(|flags| u8::from_str_radix(flags, 16).ok());
+                flags.is_some_and(|flags| flags & TENTATIVE == 0)
+            };
+            (addresses.lines().count() >= 3 && addresses.lines().all(ready)).then_some(())
+        });
+        tun
     }
 
     /// Sends one IP packet into the kernel, which has processed it when this returns.

@@ -1,9 +1,6 @@
 //! After our FIN: `TIME_WAIT`, late data, late resets.
 
-use crate::{
-    harness::lab::tick,
-    sequence::sequences,
-};
+use crate::{harness::lab::tick, sequence::sequences};
 
 sequences! {
     /// Our FIN is acknowledged by the segment that brings the peer's: straight into `TIME_WAIT`.

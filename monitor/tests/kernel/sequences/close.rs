@@ -1,9 +1,6 @@
 //! Closes that are no finding, and closes instead of an answer.
 
-use crate::{
-    harness::lab::tick,
-    sequence::sequences,
-};
+use crate::{harness::lab::tick, sequence::sequences};
 
 sequences! {
     /// The peer closes after answering, then we do.
@@ -125,7 +122,12 @@ sequences! {
             let mut connection = lab.used();
             connection.request(200);
             lab.quiet();
-            connection.close_first();
+            connection.close();
+            // What was lost goes first: the FIN comes when it is acknowledged.
+            connection.peer.ack();
+            connection.peer.receive_fin();
+            connection.peer.ack();
+            connection.peer.fin();
         });
 
     /// We give up on a request less than a second after it.

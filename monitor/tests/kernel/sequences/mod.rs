@@ -12,7 +12,14 @@ use crate::sequence::Sequence;
 
 /// All tables, in the order of the document.
 pub(crate) fn all() -> impl Iterator<Item = &'static Sequence> {
-    let tables =
-        [connect::TABLE, close::TABLE, stale::TABLE, resets::TABLE, after_close::TABLE, timeouts::TABLE, real::TABLE];
+    let tables = [
+        connect::TABLE,
+        close::TABLE,
+        stale::TABLE,
+        resets::TABLE,
+        after_close::TABLE,
+        timeouts::TABLE,
+        real::TABLE,
+    ];
     tables.into_iter().flatten()
 }

@@ -127,7 +127,10 @@ fn veth(family: Family, port: u16, end: fn(TcpStream, TcpStream)) -> Real {
             accept(&listener)
         });
         let tid = told.recv().expect("the other end starts");
-        netns::ip(&format!("link add veth0 type veth peer name veth1 netns {tid}\n{}", addresses("veth0", 3)));
+        netns::ip(&format!(
+            "link add veth0 type veth peer name veth1 netns {tid}\n{}",
+            addresses("veth0", 3)
+        ));
         linked.send(()).expect("the other end waits");
         told.recv().expect("the other end listens");
         let mut proxy = connect(family, there, port);

@@ -1,13 +1,12 @@
 //! A peer that stops answering.
 
-use std::time::Duration;
+use std::{mem::MaybeUninit, time::Duration};
 
 use crate::{
     harness::{
         lab::{Connection, Lab},
         netns,
         peer::Unreachable,
-        until,
     },
     sequence::sequences,
 };
@@ -115,6 +114,7 @@ fn hurried(lab: &Lab) -> Connection {
 
 /// Waits until the kernel has given the connection up.
 fn failed(connection: &Connection, error: i32) {
-    let found = until("the kernel gives up", || connection.socket().take_error().expect("an option"));
-    assert_eq!(found.raw_os_error(), Some(error));
+    let error_found =
+        connection.socket().recv(&mut [MaybeUninit::uninit(); 1]).map_err(|error| error.raw_os_error());
+    assert_eq!(error_found, Err(Some(error)));
 }

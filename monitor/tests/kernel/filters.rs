@@ -1,0 +1,186 @@
+//! What is shown: filters, ranges of proxies, rules switched off, names of any kind.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    thread,
+    time::Duration,
+};
+
+use crate::harness::{
+    can_run,
+    daemon::Daemon,
+    metrics::Scrape,
+    netns,
+    traffic::{listen, local, open_and_close, open_and_close_as, pair},
+    until,
+};
+
+const OPENED: &str = "finwatch_connections_opened_total";
+
+/// Which sides of which upstreams are counted when each is connected to once.
+fn counted(arguments: &[&str], upstreams: &[SocketAddr]) -> Vec<String> {
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(arguments);
+        for upstream in upstreams {
+            open_and_close(&listen(*upstream));
+        }
+        let scrape = settled(&daemon);
+        let mut sides: Vec<String> = scrape
+            .matching(OPENED, &[])
+            .map(|(labels, count)| format!("{} {} {count}", labels["side"], labels["upstream"]))
+            .collect();
+        sides.sort();
+        sides
+    })
+}
+
+fn settled(daemon: &Daemon) -> Scrape {
+    until("all connections are closed", || {
+        let scrape = daemon.scrape();
+        (scrape.sum("finwatch_tracked_connections", &[]) < 0.5).then_some(scrape)
+    })
+}
+
+#[test]
+fn ports_and_networks() {
+    if !can_run("ports_and_networks") {
+        return;
+    }
+    let upstreams = [local(1, 30_001), local(1, 30_002), local(2, 30_003)];
+    let [one, two, three] = upstreams.map(|upstream| upstream.to_string());
+    let both = |upstream: &str| [format!("proxy {upstream} 1"), format!("upstream {upstream} 1")];
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(counted(&["--include-port", "30001"], &upstreams), both(&one));
+    assert_eq!(
+        counted(&["--exclude-port", "30001"], &upstreams),
+        sorted([both(&two), both(&three)].concat())
+    );
+    // The remote end of 127.0.0.2's connections is 127.0.0.1.
+    assert_eq!(counted(&["--include-net", "127.0.0.2/32"], &upstreams), [format!("proxy {three} 1")]);
+    let mut rest = [both(&one), both(&two)].concat();
+    rest.push(format!("upstream {three} 1"));
+    assert_eq!(counted(&["--exclude-net", "127.0.0.2/32"], &upstreams), sorted(rest));
+    assert_eq!(
+        counted(&["--exclude-net", "127.0.0.0/8", "--include-net", "127.0.0.2/32"], &upstreams),
+        [format!("proxy {three} 1")],
+        "the smallest network decides"
+    );
+}
+
+#[test]
+fn processes() {
+    if !can_run("processes") {
+        return;
+    }
+    let shown = |arguments: &[&str]| {
+        netns::in_namespace(|| {
+            let daemon = Daemon::isolated(arguments);
+            let listener = listen(local(1, 30_000));
+            for name in ["envoy", "haproxy"] {
+                open_and_close_as(name.as_bytes(), &listener);
+            }
+            let scrape = settled(&daemon);
+            let upstream = scrape.sum(OPENED, &[("side", "upstream")]);
+            assert!((upstream - 2.0).abs() < 0.5, "what is accepted is no process's: {upstream}");
+            scrape
+                .matching(OPENED, &[("side", "proxy")])
+                .map(|(labels, count)| format!("{} {count}", labels["proxy"]))
+                .collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(shown(&[]), ["envoy 1", "haproxy 1"]);
+    assert_eq!(shown(&["--include-process", "envoy"]), ["envoy 1"]);
+    assert_eq!(shown(&["--exclude-process", "envoy"]), ["haproxy 1"]);
+}
+
+#[test]
+fn remote_proxies_outside_the_ranges() {
+    if !can_run("remote_proxies_outside_the_ranges") {
+        return;
+    }
+    netns::in_namespace(|| {
+        netns::ip("addr add 203.0.113.7/32 dev lo\n");
+        let daemon = Daemon::isolated(&["--proxy-ranges", "127.0.0.0/8"]);
+        open_and_close(&listen(local(1, 30_000)));
+        let outside: SocketAddr = "203.0.113.7:30001".parse().expect("an address");
+        open_and_close(&listen(outside));
+        let scrape = settled(&daemon);
+        let proxies = |upstream: &str| {
+            scrape
+                .matching(OPENED, &[("side", "upstream"), ("upstream", upstream)])
+                .map(|(labels, _)| labels["proxy"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(proxies("127.0.0.1:30000"), ["127.0.0.1"]);
+        assert_eq!(proxies("203.0.113.7:30001"), ["external"]);
+        let local_side = scrape.sum(OPENED, &[("side", "proxy"), ("upstream", "203.0.113.7:30001")]);
+        assert!((local_side - 1.0).abs() < 0.5, "our own process is never external");
+    });
+}
+
+#[test]
+fn ports_without_request_rules() {
+    if !can_run("ports_without_request_rules") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&["--no-request-rules", "30001"]);
+        for port in [30_001, 30_002] {
+            let listener = listen(local(1, port));
+            let (mut proxy, mut upstream) = pair(&listener);
+            proxy.write_all(&[b'r'; 200]).expect("room to write");
+            upstream.read_exact(&mut [0; 200]).expect("the request");
+            // Longer than a delayed acknowledgment.
+            thread::sleep(Duration::from_millis(200));
+            drop(upstream);
+            assert_eq!(proxy.read(&mut [0]).expect("the end of the stream"), 0);
+        }
+        let scrape = settled(&daemon);
+        let unanswered = |upstream| {
+            scrape.sum(
+                "finwatch_peer_closed_before_response_total",
+                &[("side", "proxy"), ("upstream", upstream)],
+            )
+        };
+        assert!((unanswered("127.0.0.1:30002") - 1.0).abs() < 0.5, "the rule is on");
+        assert!(unanswered("127.0.0.1:30001") < 0.5, "the rule is off");
+    });
+}
+
+#[test]
+fn names_of_any_kind() {
+    if !can_run("names_of_any_kind") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&[]);
+        let listener = listen(local(1, 30_000));
+        let names: [&[u8]; 7] = [
+            b"quote\"back\\slash",
+            b"new\nline",
+            b"bad \xff",
+            b"bad \xfe",
+            b"{brace=\"}",
+            b" spaces ",
+            b"\x01\x7f\t",
+        ];
+        for name in names {
+            open_and_close_as(name, &listener);
+        }
+        settled(&daemon);
+        let text = daemon.text();
+        openmetrics_parser::prometheus::parse_prometheus(&text).expect("the exposition parses");
+        // Refuses what comes twice.
+        let scrape = Scrape::parse(&text);
+        let opened = scrape.sum(OPENED, &[("side", "proxy"), ("upstream", "127.0.0.1:30000")]);
+        assert!((opened - 7.0).abs() < 0.5, "every connection counts under some name: {opened}");
+        let proxies = scrape.matching(OPENED, &[("side", "proxy")]).count();
+        assert_eq!(proxies, 6, "two names print alike and are merged");
+        let exact = scrape.matching(OPENED, &[("proxy", "quote\"back\\slash")]).count();
+        assert_eq!(exact, 1, "a name with a quote and a backslash comes through as it is");
+    });
+}
