@@ -6,8 +6,8 @@ pub const SLOTS: usize = 22;
 /// Upper bounds in milliseconds for times a connection was quiet. They keep apart the idle timeouts found in the
 /// field: 2, 4, 5, 6, 20, 30, 60, 65, 66, 75, 90, 120, 130, 180, 240, 300, 350, 600 and 3600 seconds.
 pub const IDLE_BOUNDS_MS: [u32; SLOTS - 1] = [
-    100, 1_000, 2_500, 4_500, 5_500, 6_500, 15_000, 25_000, 45_000, 62_000, 65_500, 70_000, 80_000, 100_000, 125_000,
-    155_000, 200_000, 270_000, 320_000, 400_000, 900_000,
+    100, 1_000, 2_500, 4_500, 5_500, 6_500, 15_000, 25_000, 45_000, 62_000, 65_500, 70_000, 80_000, 100_000,
+    125_000, 155_000, 200_000, 270_000, 320_000, 400_000, 900_000,
 ];
 
 /// Upper bounds in milliseconds for the life of a connection.

@@ -3,11 +3,14 @@
 //! Everything here is `no_std`, free of I/O and of unsafe code, compiled once for eBPF and once for the host, where
 //! the tests run.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cause;
 pub mod connection;
 pub mod evidence;
 pub mod histogram;
+pub mod offsets;
+#[cfg(feature = "agent")]
+mod pod;
 pub mod state;
 pub mod wire;

@@ -22,6 +22,11 @@ pub const KEY_FOLDED: u8 = 2;
 pub const SLOT_FOLDED_PROXY: u32 = 0;
 /// The slot of `PAIRS` that takes connections this host accepted when there is no room for their pair.
 pub const SLOT_FOLDED_UPSTREAM: u32 = 1;
+/// [`PairRecord::in_use`]: belongs to no pair.
+pub const SLOT_FREE: u32 = 0;
+/// [`PairRecord::in_use`]: belongs to a pair.
+pub const SLOT_IN_USE: u32 = 1;
+
 /// The first slot that is handed out.
 pub const FIRST_FREE_SLOT: u32 = 2;
 
@@ -141,7 +146,7 @@ const _: () = assert!(COUNTERS <= COUNTER_SLOTS);
 pub struct PairRecord {
     /// Whom it counts for.
     pub key: PairKey,
-    /// 1 while the slot belongs to a pair, 0 while it is free.
+    /// [`SLOT_FREE`] or [`SLOT_IN_USE`].
     pub in_use: u32,
     /// Raised when the slot is given to another pair, so that a late event knows that its pair is gone.
     pub generation: u32,
@@ -153,6 +158,10 @@ pub struct PairRecord {
     pub tracked: u64,
     /// Jiffies (64 bits) of the last event.
     pub touched: u64,
+    /// The second (of jiffies) in which the pair last reported incidents.
+    pub incident_second: u32,
+    /// How many it reported in that second.
+    pub incident_count: u32,
     /// One per [`Counter`].
     pub counters: [u64; COUNTER_SLOTS],
     /// Quiet time at the peer's FIN.
@@ -179,8 +188,8 @@ pub struct Connection {
     pub segments_at_close: u32,
     /// Jiffies the connection was quiet before the data in flight at the peer's FIN.
     pub quiet_at_fin: u32,
-    /// Local port at connect(): nonzero when the application bound one.
-    pub bound_port: u32,
+    /// `inet_sport` at connect(), host byte order: what an earlier use of the socket left there, or what was bound.
+    pub port_at_connect: u32,
 }
 
 /// This host opened the connection (else it accepted it).
@@ -205,8 +214,14 @@ pub const CONN_QUIET_KNOWN: u32 = 1 << 8;
 pub const CONN_APP_CLOSED: u32 = 1 << 9;
 /// The rules about requests do not apply to this connection's protocol.
 pub const CONN_NO_REQUEST_RULES: u32 = 1 << 10;
+/// The application had bound a local port before connect().
+pub const CONN_PORT_BOUND: u32 = 1 << 11;
+/// We gave up on an unanswered request that the peer had acknowledged; counted.
+pub const CONN_GAVE_UP_ACKED: u32 = 1 << 12;
+/// We gave up on an unanswered request that the peer never acknowledged; counted.
+pub const CONN_GAVE_UP_UNACKED: u32 = 1 << 13;
 /// It was there before the agent.
-pub const CONN_ADOPTED: u32 = 1 << 11;
+pub const CONN_ADOPTED: u32 = 1 << 14;
 
 /// Names a connection after its socket is gone: what late segments and timewait mini-sockets still carry.
 #[repr(C)]
@@ -236,6 +251,32 @@ pub struct ClosedConnection {
     pub flags: u32,
     /// The death's [`crate::cause::Cause`].
     pub cause: u32,
+}
+
+/// One anomaly, as it travels through the ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// Boot time in nanoseconds.
+    pub time_ns: u64,
+    /// Boot time of ESTABLISHED in nanoseconds, 0 when it was not reached or not seen.
+    pub opened_ns: u64,
+    /// Data bytes sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Data bytes received.
+    pub bytes_received: u64,
+    /// The pair.
+    pub key: PairKey,
+    /// Both ends.
+    pub endpoints: ClosedKey,
+    /// [`crate::cause::Cause`].
+    pub cause: u32,
+    /// `CONN_*` bits.
+    pub flags: u32,
+    /// Milliseconds the connection was quiet before the request, or before its end.
+    pub quiet_ms: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// Host-wide counts: the single slot of the `TOTALS` array, which the agent maps into its memory.
@@ -309,14 +350,4 @@ pub struct Settings {
     pub netns: u32,
     /// Incidents a pair may report per second.
     pub incidents_per_second: u32,
-    /// By `enum sk_rst_reason` of the running kernel: the `Counter::Sent*` it stands for, [`REASON_NO_SOCKET`], or
-    /// [`REASON_UNKNOWN`].
-    pub reset_reasons: [u8; RESET_REASONS],
 }
-
-/// Reset reasons the table has room for (6.18 has 28).
-pub const RESET_REASONS: usize = 64;
-/// [`Settings::reset_reasons`]: the kernel says there is no connection.
-pub const REASON_NO_SOCKET: u8 = 254;
-/// [`Settings::reset_reasons`]: nothing known about it; the socket's own story decides.
-pub const REASON_UNKNOWN: u8 = 255;

@@ -2,4 +2,9 @@
 //!
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
+pub mod cgroup;
+pub mod cli;
+pub mod config;
+pub mod export;
+pub mod kernel;
 pub mod model;

@@ -1,3 +1,21 @@
 //! The `finwatch` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use finwatch::cli::{
+    args::{Cli, Command},
+    check, run,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(cli.log, args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(cli.log, &args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("finwatch: {error:#}");
+        ExitCode::from(2)
+    })
+}

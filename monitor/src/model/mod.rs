@@ -1,3 +1,6 @@
 //! What the records mean, without I/O.
 
+pub mod families;
+pub mod labels;
 pub mod source;
+pub mod workload;

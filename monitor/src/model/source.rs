@@ -1,4 +1,6 @@
-//! Where readers get pair records from.
+//! Where readers get pair records, workloads and the agent's own state from.
+
+use std::sync::Arc;
 
 use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
 
@@ -27,4 +29,82 @@ pub trait PairSource: Send + Sync {
     fn histogram(&self, slot: u32, id: HistogramId) -> Histogram;
     /// The host-wide counts.
     fn totals(&self) -> Totals;
+}
+
+/// Names the workload a pair's local process belongs to.
+pub trait WorkloadSource: Send + Sync {
+    /// The systemd unit, container or pod; empty when unknown. Called for every pair during a scrape: must not block.
+    fn workload(&self, key: &PairKey, pid: u32) -> Arc<str>;
+}
+
+/// What the agent knows about itself.
+pub trait AgentSource: Send + Sync {
+    /// The facts as they are now. Called once per scrape, from a thread that may block.
+    fn state(&self) -> AgentState;
+}
+
+/// The agent's limits, programs and hooks.
+#[derive(Clone, Debug, Default)]
+pub struct AgentState {
+    /// Pairs the map has room for.
+    pub pairs_limit: u64,
+    /// Pairs dropped because nothing happened for the time to live.
+    pub pairs_expired: u64,
+    /// Live connections the map has room for.
+    pub tracked_connections_limit: u64,
+    /// Closed connections the map has room for; it holds the newest.
+    pub closed_connections_limit: u64,
+    /// What the kernel says about each program.
+    pub programs: Vec<ProgramStats>,
+    /// Each hook, and how much of it works.
+    pub hooks: Vec<HookState>,
+    /// Whether the configuration was accepted when it was last read.
+    pub config_ok: bool,
+}
+
+/// The kernel's statistics about one program.
+#[derive(Clone, Debug)]
+pub struct ProgramStats {
+    /// Its name.
+    pub program: String,
+    /// How often it ran (counted by the kernel only while `kernel.bpf_stats_enabled` is 1).
+    pub runs: u64,
+    /// Time it ran for in seconds (likewise).
+    pub run_seconds: f64,
+    /// Runs skipped because it would have interrupted itself.
+    pub missed: u64,
+}
+
+/// One hook.
+#[derive(Clone, Debug)]
+pub struct HookState {
+    /// Its name.
+    pub hook: String,
+    /// How much of it works on this kernel.
+    pub mode: HookMode,
+}
+
+/// How much of a hook works on this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookMode {
+    /// Everything.
+    Full,
+    /// Attached, but the kernel does not show all of it.
+    Partial,
+    /// Not attached.
+    Off,
+}
+
+impl HookMode {
+    /// Every mode, in the order of exposition.
+    pub const ALL: [Self; 3] = [Self::Full, Self::Partial, Self::Off];
+
+    /// The mode as label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::Off => "off",
+        }
+    }
 }

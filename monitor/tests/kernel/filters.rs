@@ -173,7 +173,8 @@ fn names_of_any_kind() {
         }
         settled(&daemon);
         let text = daemon.text();
-        openmetrics_parser::prometheus::parse_prometheus(&text).expect("the exposition parses");
+        let (rest, families) = nom_openmetrics::parser::prometheus(&text).expect("the exposition parses");
+        assert!(rest.trim().is_empty() && families.len() > 10, "it parses to its end: {rest}");
         // Refuses what comes twice.
         let scrape = Scrape::parse(&text);
         let opened = scrape.sum(OPENED, &[("side", "proxy"), ("upstream", "127.0.0.1:30000")]);

@@ -6,16 +6,13 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
 use super::{PATIENCE, netns::ip, until};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-
-/// `IFA_F_TENTATIVE`.
-const TENTATIVE: u8 = 0x40;
 
 /// A TCP segment the kernel sent.
 #[derive(Clone)]
@@ -62,14 +59,16 @@ impl Tun {
         attach(&file);
         ip(&format!("link set tun0 up\naddr add {v4}/24 dev tun0\naddr add {v6}/64 dev tun0 nodad\n"));
         let tun = Self { file, queue: RefCell::default() };
-        until("the addresses are usable", || {
-            let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").expect("IPv6 is there");
-            let ready = |line: &str| {
-                let flags =
-                    line.split_whitespace().nth(4).and_then(|flags| u8::from_str_radix(flags, 16).ok());
-                flags.is_some_and(|flags| flags & TENTATIVE == 0)
+        let v6: Ipv6Addr = v6.parse().expect("an IPv6 address");
+        let v6 = format!("{:032x}", v6.to_bits());
+        // The kernel makes an address local a moment after it has taken it.
+        until("the IPv6 address is local", || {
+            let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").expect("IPv6 is there");
+            let local = |line: &str| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                fields[0] == v6 && fields[1] == "80" && fields[8].starts_with('8')
             };
-            (addresses.lines().count() >= 3 && addresses.lines().all(ready)).then_some(())
+            routes.lines().any(local).then_some(())
         });
         tun
     }

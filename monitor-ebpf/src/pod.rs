@@ -1,0 +1,21 @@
+//! The wire types as plain old data for the agent's maps.
+#![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
+
+use aya::Pod;
+
+use crate::{
+    offsets::Offsets,
+    wire::{ClosedConnection, ClosedKey, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
+};
+
+// SAFETY (all): `repr(C)`, integers and arrays of integers only, no padding: any byte pattern is valid.
+macro_rules! pod {
+    ($($name:ty),+) => {
+        $(
+            // SAFETY: see above.
+            unsafe impl Pod for $name {}
+        )+
+    };
+}
+
+pod!(ClosedConnection, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);

@@ -1,0 +1,63 @@
+//! Counting in records that several CPUs write at once.
+
+use core::{arch::asm, ptr::addr_of_mut};
+
+use finwatch_ebpf::{
+    histogram::{SLOTS, slot},
+    wire::{COUNTER_SLOTS, Counter, Histogram, PairRecord},
+};
+
+use crate::maps::setting;
+
+const MS_PER_SECOND: u64 = 1_000;
+
+/// Adds to a shared number without losing counts. The target has no atomic read-modify-write in Rust; the
+/// instruction exists since BPF version 1.
+///
+/// # Safety
+/// `number` points into a map value.
+#[inline(always)]
+pub unsafe fn add(number: *mut u64, value: u64) {
+    // SAFETY: one atomic addition to the eight bytes that the caller vouches for.
+    unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) number, v = in(reg) value) };
+}
+
+/// Counts one of `counter` in a pair's record.
+#[inline(always)]
+pub fn count(record: *mut PairRecord, counter: Counter) {
+    let index = counter as usize & (COUNTER_SLOTS - 1);
+    // SAFETY: `record` is a live map value; the field lies inside it.
+    let counters = unsafe { addr_of_mut!((*record).counters) }.cast::<u64>();
+    // SAFETY: the index is masked to the array's length.
+    let number = unsafe { counters.add(index) };
+    // SAFETY: inside the map value.
+    unsafe { add(number, 1) };
+}
+
+/// Adds a sample in jiffies to a histogram with bounds in milliseconds.
+#[inline(always)]
+pub fn observe_jiffies(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], jiffies: u32) {
+    observe_ms(histogram, bounds, jiffies_to_ms(jiffies));
+}
+
+/// Jiffies in milliseconds.
+#[inline(always)]
+pub fn jiffies_to_ms(jiffies: u32) -> u64 {
+    u64::from(jiffies) * MS_PER_SECOND / u64::from(setting!(hz).max(1))
+}
+
+/// Adds a sample in milliseconds to a histogram.
+#[inline(always)]
+pub fn observe_ms(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], ms: u64) {
+    let index = slot(bounds, u32::try_from(ms).unwrap_or(u32::MAX)).min(SLOTS - 1);
+    // SAFETY: `histogram` is part of a live map value.
+    let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
+    // SAFETY: the index is below the array's length.
+    let number = unsafe { slots.add(index) };
+    // SAFETY: inside the map value.
+    unsafe { add(number, 1) };
+    // SAFETY: inside the map value.
+    let sum = unsafe { addr_of_mut!((*histogram).sum_ms) };
+    // SAFETY: inside the map value.
+    unsafe { add(sum, ms) };
+}

@@ -1,0 +1,103 @@
+//! The maps, and the constants that the agent sets before loading.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+};
+use finwatch_ebpf::{
+    offsets::Offsets,
+    wire::{
+        ClosedConnection, ClosedKey, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings,
+        Totals,
+    },
+};
+
+/// Sizes marked so are set by the agent; the programs never see them.
+const SET_BY_AGENT: u32 = 1;
+
+/// Where the kernel's fields are.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = zeroed_offsets();
+
+/// What the user asked for.
+#[unsafe(no_mangle)]
+pub static SETTINGS: Settings =
+    Settings { hz: 0, goodbye_bytes: 0, filter: 0, max_pairs: 0, netns: 0, incidents_per_second: 0 };
+
+/// Live connections by socket address.
+#[map]
+pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// Connections that late segments may still concern; the oldest make room.
+#[map]
+pub static CLOSED: LruHashMap<ClosedKey, ClosedConnection> = LruHashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// The pairs' records; the agent maps them into its memory.
+#[map]
+pub static PAIRS: Array<PairRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
+
+/// Which slot of [`PAIRS`] a pair has.
+#[map]
+pub static PAIR_INDEX: HashMap<PairKey, u32> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// Slots of [`PAIRS`] to hand out.
+#[map]
+pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(SET_BY_AGENT, 0);
+
+/// How many slots each owner has taken; the agent maps it into its memory.
+#[map]
+pub static OWNERS: Array<u64> = Array::with_max_entries(OWNER_BUCKETS, BPF_F_MMAPABLE);
+
+/// Host-wide counts; the agent maps it into its memory.
+#[map]
+pub static TOTALS: Array<Totals> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Remote proxies told apart by address; all others are `external`.
+#[map]
+pub static PROXY_RANGES: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(SET_BY_AGENT, BPF_F_NO_PREALLOC);
+
+/// Networks of the remote end to include or exclude.
+#[map]
+pub static NETS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(SET_BY_AGENT, BPF_F_NO_PREALLOC);
+
+/// Ports of the accepting end to include or exclude.
+#[map]
+pub static PORTS: HashMap<u32, u32> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// Pairs and ports to which the rules about requests do not apply.
+#[map]
+pub static NO_REQUEST_RULES: HashMap<EndpointKey, u32> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// Anomalies on their way to the agent.
+#[map]
+pub static INCIDENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Reads one offset. The verifier sees a constant.
+macro_rules! offset {
+    ($field:ident) => {{
+        // SAFETY: a plain read of an initialised static; volatile, since the agent replaces the bytes before loading.
+        unsafe { core::ptr::read_volatile(core::ptr::addr_of!($crate::maps::OFFSETS.$field)) }
+    }};
+}
+
+/// Reads one setting. The verifier sees a constant.
+macro_rules! setting {
+    ($field:ident) => {{
+        // SAFETY: as in `offset`.
+        unsafe { core::ptr::read_volatile(core::ptr::addr_of!($crate::maps::SETTINGS.$field)) }
+    }};
+}
+
+pub(crate) use {offset, setting};
+
+/// The host-wide counts.
+#[inline(always)]
+pub fn totals() -> Option<*mut Totals> {
+    TOTALS.get_ptr_mut(0)
+}
+
+const fn zeroed_offsets() -> Offsets {
+    // SAFETY: integers only; all zero is valid.
+    unsafe { core::mem::zeroed() }
+}

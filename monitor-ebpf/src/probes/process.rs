@@ -1,0 +1,57 @@
+//! Who is calling: only in the context of connect() and listen().
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+    generated::{bpf_get_current_pid_tgid, bpf_get_current_task},
+};
+use finwatch_ebpf::wire::COMM_LEN;
+
+use crate::maps::offset;
+
+/// What newer Node.js calls its main thread, whatever the program.
+const GENERIC: &[u8; 11] = b"MainThread\0";
+
+/// The process of the current task.
+#[inline(always)]
+pub fn pid() -> u32 {
+    // SAFETY: no arguments, no side effects.
+    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+}
+
+/// The name of the current task's thread group leader; the executable's where that name says nothing.
+#[inline(always)]
+pub fn name() -> [u8; COMM_LEN] {
+    // SAFETY: no arguments, no side effects.
+    let task = unsafe { bpf_get_current_task() };
+    let leader: u64 = follow(task, offset!(group_leader));
+    let comm: [u8; COMM_LEN] = read(leader, offset!(comm)).unwrap_or([0; COMM_LEN]);
+    if comm.starts_with(GENERIC) { executable(leader).unwrap_or(comm) } else { comm }
+}
+
+#[inline(never)]
+fn executable(leader: u64) -> Option<[u8; COMM_LEN]> {
+    if offset!(exe_file) == 0 {
+        return None;
+    }
+    let file = follow(follow(leader, offset!(mm)), offset!(exe_file));
+    let text = follow(follow(file, offset!(file_dentry)), offset!(dentry_name));
+    let mut name = [0; COMM_LEN];
+    // SAFETY: the helper checks the address; what lies there is copied up to the buffer's length.
+    let length = unsafe { bpf_probe_read_kernel_str_bytes(text as *const u8, &mut name) }.ok()?.len();
+    (length > 0).then_some(name)
+}
+
+/// The pointer at `base + offset`, 0 when it cannot be read.
+#[inline(always)]
+pub fn follow(base: u64, offset: u32) -> u64 {
+    read(base, offset).unwrap_or(0)
+}
+
+#[inline(always)]
+fn read<T>(base: u64, offset: u32) -> Option<T> {
+    let address = (base + u64::from(offset)) as *const c_void;
+    // SAFETY: the helper checks the address and fails on a bad one; T is integers only.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+}

@@ -1,0 +1,89 @@
+//! Traces resets that this host sends; produces `resets_sent` by cause and FIN-then-RST.
+//!
+//! `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb[, const enum sk_rst_reason reason])`; `sk` may be
+//! null, a mini-socket or a listener, `skb` is null for a reset that no segment provoked. The reason, which kernels
+//! up to 6.9 do not have, is not needed: the connection's own story tells.
+//! <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/tcp.h#L77-L152>
+
+use core::{ffi::c_void, ptr::addr_of_mut};
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use finwatch_ebpf::{
+    cause::Cause,
+    state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
+    wire::{CONN_LOCAL_FIN, CONN_RST_SENT, ClosedConnection, Counter},
+};
+
+use crate::{
+    connections::{find, recall},
+    count::{add, count},
+    maps::totals,
+    socket::Common,
+};
+
+/// The hook.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let skb: *const c_void = ctx.arg(1);
+    match Common::new(sk) {
+        Some(sk) => of_socket(sk, skb.is_null()),
+        None => no_socket(),
+    }
+    0
+}
+
+#[inline(always)]
+fn of_socket(sk: Common, unprovoked: bool) {
+    match sk.state() {
+        LISTEN | NEW_SYN_RECV => no_socket(),
+        TIME_WAIT => late(sk, sk.bound_port()),
+        CLOSE => match sk.tcp() {
+            Some(tcp) => late(sk, tcp.local_port()),
+            None => no_socket(),
+        },
+        _ => alive(sk, unprovoked),
+    }
+}
+
+/// The connection is over: its story says what the reset is about.
+#[inline(always)]
+fn late(sk: Common, local_port: u16) {
+    let Some((closed, record)) = recall(&sk.endpoints(local_port)) else { return no_socket() };
+    let cause = cause_after_end(&closed);
+    count(record, cause);
+    if cause == Counter::SentDataAfterClose && closed.flags & CONN_LOCAL_FIN != 0 {
+        count(record, Counter::FinThenRstSent);
+    }
+}
+
+#[inline(always)]
+fn cause_after_end(closed: &ClosedConnection) -> Counter {
+    const UNREAD_DATA: u32 = Cause::UnreadDataAtClose as u32;
+    const ABORTED: u32 = Cause::Aborted as u32;
+    match closed.cause {
+        UNREAD_DATA => Counter::SentUnreadDataAtClose,
+        ABORTED => Counter::SentAbort,
+        _ => Counter::SentDataAfterClose,
+    }
+}
+
+/// The socket lives: a timer or an abort is about to end it (its end tells which), or a stray segment is answered.
+#[inline(always)]
+fn alive(sk: Common, unprovoked: bool) {
+    let Some((conn, record)) = find(sk) else { return no_socket() };
+    if unprovoked {
+        // SAFETY: a live map value; the socket's lock keeps others away.
+        unsafe { (*conn).flags |= CONN_RST_SENT };
+    } else {
+        count(record, Counter::SentOther);
+    }
+}
+
+#[inline(always)]
+fn no_socket() {
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).resets_no_socket), 1) };
+    }
+}

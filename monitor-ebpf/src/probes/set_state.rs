@@ -1,0 +1,199 @@
+//! Traces every transition of a TCP socket; produces opened and closed connections, each with one cause.
+//!
+//! `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`:
+//! <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sock.h#L142-L190>
+
+use core::{ffi::c_void, ptr::addr_of_mut};
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use finwatch_ebpf::{
+    cause::{Death, UNKNOWN, judge},
+    histogram::{DURATION_BOUNDS_MS, IDLE_BOUNDS_MS},
+    state::{
+        CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LISTEN, NEW_SYN_RECV, SYN_RECV,
+        SYN_SENT,
+    },
+    wire::{CONN_OPENED, Connection, Counter, PairRecord},
+};
+
+use crate::{
+    connections::{find, forget, remember, track},
+    count::{count, observe_jiffies, observe_ms},
+    incidents::report,
+    maps::setting,
+    pairs::{Pair, record},
+    socket::{Common, Tcp},
+};
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// The hook.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new)) {
+        transition(sk, old, new);
+    }
+    0
+}
+
+#[inline(always)]
+fn transition(sk: Common, old: u8, new: u8) {
+    match (old, new) {
+        // Listeners; request sockets; and what changes nothing that is looked at later.
+        (LISTEN | NEW_SYN_RECV, _) | (_, LISTEN) | (SYN_SENT, SYN_RECV) => {}
+        (CLOSE, SYN_SENT) => with_tcp(sk, connecting),
+        (SYN_SENT, ESTABLISHED) => with_tcp(sk, established),
+        (SYN_RECV, ESTABLISHED | FIN_WAIT1 | CLOSE_WAIT) => with_tcp(sk, |sk, tcp| {
+            shaken_hands(sk, tcp);
+            match new {
+                FIN_WAIT1 => local_fin(sk, tcp),
+                CLOSE_WAIT => peer_fin(sk, tcp),
+                _ => {}
+            }
+        }),
+        (ESTABLISHED, CLOSE_WAIT) => with_tcp(sk, peer_fin),
+        (ESTABLISHED, FIN_WAIT1) => with_tcp(sk, local_fin),
+        (FIN_WAIT1, FIN_WAIT1) | (FIN_WAIT2, FIN_WAIT2) | (CLOSING, CLOSING) => {
+            with_tcp(sk, closed_after_shutdown)
+        }
+        (_, CLOSE) => with_tcp(sk, |sk, tcp| closed(sk, tcp, old)),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn with_tcp(sk: Common, then: impl FnOnce(Common, Tcp)) {
+    if let Some(tcp) = sk.tcp() {
+        then(sk, tcp);
+    }
+}
+
+/// connect(), in the caller's context.
+#[inline(always)]
+fn connecting(sk: Common, tcp: Tcp) {
+    if !sk.is_inet() {
+        return;
+    }
+    let pair = Pair::opened(sk, tcp);
+    if pair.wanted(sk) {
+        track(sk, &pair, Connection::connecting(pair.slot(), sk.bound_port() != 0, &tcp.evidence()));
+    }
+}
+
+#[inline(always)]
+fn established(sk: Common, _tcp: Tcp) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: a live map value; the socket's lock keeps others away.
+    unsafe { (*conn).on_established(now_ns()) };
+    count(record, Counter::Opened);
+}
+
+/// A handshake in SYN_RECV is over: an accepted connection, or one of ours that was opened from both ends at once.
+#[inline(always)]
+fn shaken_hands(sk: Common, tcp: Tcp) {
+    if find(sk).is_some() {
+        established(sk, tcp);
+        return;
+    }
+    if !sk.is_inet() {
+        return;
+    }
+    let pair = Pair::accepted(sk, tcp);
+    if !pair.wanted(sk) {
+        return;
+    }
+    let conn = Connection::accepted(pair.slot(), now_ns());
+    track(sk, &pair, conn);
+    if find(sk).is_some() {
+        if let Some(record) = record(conn.slot) {
+            count(record, Counter::Opened);
+        }
+    }
+}
+
+#[inline(always)]
+fn peer_fin(sk: Common, tcp: Tcp) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: as in `established`.
+    if let Some(idle) = unsafe { (*conn).on_peer_fin(&tcp.evidence()) } {
+        // SAFETY: a field of a live map value.
+        observe_jiffies(unsafe { addr_of_mut!((*record).peer_close_idle) }, &IDLE_BOUNDS_MS, idle);
+    }
+}
+
+#[inline(always)]
+fn local_fin(sk: Common, tcp: Tcp) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: as in `established`.
+    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence()) } {
+        count(record, gave_up);
+    }
+}
+
+/// The application had shut down its sending half and now closes the socket.
+#[inline(always)]
+fn closed_after_shutdown(sk: Common, tcp: Tcp) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: as in `established`.
+    if let Some(gave_up) = unsafe { (*conn).on_application_close(&tcp.evidence(), true) } {
+        count(record, gave_up);
+    }
+}
+
+#[inline(always)]
+fn closed(sk: Common, tcp: Tcp, old: u8) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: copied; the entry goes away below.
+    let mut conn = unsafe { *conn };
+    let ev = tcp.evidence();
+    let death = judge(&mut conn, old, &ev, setting!(goodbye_bytes));
+    record_death(record, &conn, &death);
+    if death.may_be_followed() || death.cause.is_anomaly() {
+        let endpoints = sk.endpoints(ev.local_port);
+        if death.may_be_followed() {
+            remember(&endpoints, &conn, record, &death);
+        }
+        if death.cause.is_anomaly() {
+            report(death.cause, record, &conn, &ev, &endpoints);
+        }
+    }
+    forget(sk, record);
+}
+
+#[inline(always)]
+fn record_death(record: *mut PairRecord, conn: &Connection, death: &Death) {
+    count(record, death.end);
+    for counter in [death.reset_received, death.reset_sent, death.request].into_iter().flatten() {
+        count(record, counter);
+    }
+    if death.fin_then_rst {
+        count(record, Counter::FinThenRstReceived);
+    }
+    if death.time_wait {
+        count(record, Counter::TimeWaitEntered);
+    }
+    if death.lost_quiet != UNKNOWN {
+        // SAFETY: a field of a live map value.
+        observe_jiffies(
+            unsafe { addr_of_mut!((*record).lost_request_idle) },
+            &IDLE_BOUNDS_MS,
+            death.lost_quiet,
+        );
+    }
+    if conn.has(CONN_OPENED) {
+        let ms = now_ns().saturating_sub(conn.opened_ns) / NS_PER_MS;
+        // SAFETY: a field of a live map value.
+        observe_ms(unsafe { addr_of_mut!((*record).connection_duration) }, &DURATION_BOUNDS_MS, ms);
+    }
+}
+
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: no arguments, no side effects.
+    unsafe { bpf_ktime_get_ns() }
+}

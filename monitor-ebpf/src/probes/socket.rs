@@ -1,0 +1,180 @@
+//! Reading sockets through the running kernel's offsets.
+
+use core::{ffi::c_void, ptr::read_volatile};
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use finwatch_ebpf::{evidence::Evidence, wire::ClosedKey};
+
+use crate::maps::{offset, setting};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_DEAD: u64 = 1;
+const SOCK_DONE: u64 = 1 << 1;
+
+/// A socket of any kind (`struct sock_common`), as a tracepoint hands it over; never null.
+#[derive(Clone, Copy)]
+pub struct Common(*const c_void);
+
+/// A full TCP socket (`struct tcp_sock`), checked by the kernel.
+#[derive(Clone, Copy)]
+pub struct Tcp(*const c_void);
+
+/// Loads a field. The verifier knows the pointer's type and the offset's value and checks the access against BTF.
+#[inline(always)]
+fn load<T>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: the verifier refuses the program where this is outside the pointed-to struct.
+    let field = unsafe { base.byte_add(offset as usize) };
+    // SAFETY: as above; T is an integer.
+    unsafe { read_volatile(field.cast::<T>()) }
+}
+
+impl Common {
+    /// A socket from a tracepoint's argument.
+    #[inline(always)]
+    pub fn new(sk: *const c_void) -> Option<Self> {
+        (!sk.is_null()).then_some(Self(sk))
+    }
+
+    /// What live connections are keyed by.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The socket's state.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        load(self.0, offset!(state))
+    }
+
+    /// The full TCP socket, unless it is a mini-socket or another protocol's.
+    #[inline(always)]
+    pub fn tcp(self) -> Option<Tcp> {
+        // SAFETY: the pointer is a BTF pointer to a socket; the helper checks state and protocol.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
+        (!tcp.is_null()).then_some(Tcp(tcp.cast_const().cast()))
+    }
+
+    /// Whether it is an Internet socket.
+    #[inline(always)]
+    pub fn is_inet(self) -> bool {
+        matches!(load::<u16>(self.0, offset!(family)), AF_INET | AF_INET6)
+    }
+
+    /// The remote address; IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn remote(self) -> [u8; 16] {
+        self.ip(offset!(daddr), offset!(v6_daddr))
+    }
+
+    /// The local address; IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn local(self) -> [u8; 16] {
+        self.ip(offset!(rcv_saddr), offset!(v6_rcv_saddr))
+    }
+
+    #[inline(always)]
+    fn ip(self, v4: u32, v6: u32) -> [u8; 16] {
+        let words: [u32; 4] = if load::<u16>(self.0, offset!(family)) == AF_INET {
+            [0, 0, 0xffff_u32.to_be(), load(self.0, v4)]
+        } else {
+            [load(self.0, v6), load(self.0, v6 + 4), load(self.0, v6 + 8), load(self.0, v6 + 12)]
+        };
+        // SAFETY: the same sixteen bytes.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// The remote port, host byte order.
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(load(self.0, offset!(dport)))
+    }
+
+    /// The bound local port, 0 when there is none (any more).
+    #[inline(always)]
+    pub fn bound_port(self) -> u16 {
+        load(self.0, offset!(num))
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net: *const c_void = load(self.0, offset!(net));
+        load(net, offset!(net_inum))
+    }
+
+    /// Both ends, with the given local port (the socket may have lost its own).
+    #[inline(always)]
+    pub fn endpoints(self, local_port: u16) -> ClosedKey {
+        ClosedKey {
+            netns: self.netns(),
+            local_port,
+            remote_port: self.remote_port(),
+            local: self.local(),
+            remote: self.remote(),
+        }
+    }
+}
+
+impl Tcp {
+    /// The local port, host byte order; kept after the end.
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        u16::from_be(load(self.0, offset!(sport)))
+    }
+
+    /// The user that made the socket.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        load(self.0, offset!(uid))
+    }
+
+    /// Its address, for reads that do not go through BTF.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Looks at the socket.
+    #[inline(always)]
+    pub fn evidence(self) -> Evidence {
+        let flags: u64 = load(self.0, offset!(flags));
+        Evidence {
+            now: now(),
+            hz: setting!(hz),
+            write_seq: load(self.0, offset!(write_seq)),
+            snd_nxt: load(self.0, offset!(snd_nxt)),
+            snd_una: load(self.0, offset!(snd_una)),
+            rcv_nxt: load(self.0, offset!(rcv_nxt)),
+            copied_seq: load(self.0, offset!(copied_seq)),
+            lsndtime: load(self.0, offset!(lsndtime)),
+            lrcvtime: load(self.0, offset!(lrcvtime)),
+            data_segs_in: load(self.0, offset!(data_segs_in)),
+            total_retrans: load(self.0, offset!(total_retrans)),
+            bytes_sent: load(self.0, offset!(bytes_sent)),
+            bytes_retrans: load(self.0, offset!(bytes_retrans)),
+            bytes_received: load(self.0, offset!(bytes_received)),
+            err: load(self.0, offset!(err)),
+            linger2: load(self.0, offset!(linger2)),
+            local_port: self.local_port(),
+            shutdown: load(self.0, offset!(shutdown)),
+            dead: flags & SOCK_DEAD != 0,
+            done: flags & SOCK_DONE != 0,
+        }
+    }
+}
+
+/// Jiffies now, low 32 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "TCP's own times are the low 32 bits")]
+pub fn now() -> u32 {
+    jiffies() as u32
+}
+
+/// Jiffies now.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: no arguments, no side effects.
+    unsafe { bpf_jiffies64() }
+}

@@ -1,0 +1,229 @@
+//! Flags, subcommands and the keys of the configuration file.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::config::value::{Bounded, Directory, EndpointRule, Given, Port, ProcessName};
+
+/// Tells why a proxy's upstream connections die.
+#[derive(Debug, Parser)]
+#[command(name = "finwatch", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What to log and how.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What finwatch can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch this host's connections and serve /metrics.
+    Run(RunArgs),
+    /// Tell whether this host has all it takes, and what to do where it has not.
+    Check(CheckArgs),
+}
+
+/// Flags of `finwatch run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Read options from this TOML file. Its keys are the flags' names (max-pairs = 4096); what may be repeated is a
+    /// list. Flags win over the file. Unknown keys are refused. [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What may also stand in the file.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Flags of `finwatch check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// End with status 1 if anything works only in part. [default: only if nothing would work, with status 2]
+    #[arg(long)]
+    pub strict: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Also check this configuration file, and use it. [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Logging flags, valid after every subcommand.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct LogArgs {
+    /// Log what is at least this severe, to standard error. [default: info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// Log lines of text or JSON objects. [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Every option: what flags give, and what the file gives. `None` where it is silent.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Serve HTTP (/metrics, /healthz, /readyz) on this address; 0.0.0.0 or [::] for all of this host's.
+    /// [default: 127.0.0.1:9778]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<Given<SocketAddr>>,
+
+    /// Watch the connections of every network namespace of this host, or only of the one finwatch runs in.
+    /// [default: all]
+    #[arg(long, value_name = "WHICH")]
+    pub netns: Option<Netns>,
+
+    /// Keep this many pairs (who talks to whom); connections of further pairs are counted under "other".
+    /// 16 to 1000000, about 1.2 kB each. [default: 4096]
+    #[arg(long, value_name = "N", help_heading = "Bounds")]
+    pub max_pairs: Option<Given<Bounded<16, 1_000_000>>>,
+
+    /// Drop a pair after nothing happened to it for this long: 1s to 30days, as 90s, 15m or 1h. [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Bounds")]
+    pub pair_ttl: Option<Given<Duration>>,
+
+    /// Watch this many connections at once; further ones are not watched but counted. 1024 to 4194304, about 0.1 kB
+    /// each. [default: 131072]
+    #[arg(long, value_name = "N", help_heading = "Bounds")]
+    pub max_connections: Option<Given<Bounded<1024, 4_194_304>>>,
+
+    /// Where this host accepts connections, show remote addresses of these networks one by one and all others as
+    /// "external". Repeatable; replaces the default. [default: private, loopback, link-local and unique local:
+    /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 169.254.0.0/16, ::1/128, fe80::/10, fc00::/7]
+    #[arg(long, value_name = "CIDR", help_heading = "What is shown")]
+    pub proxy_ranges: Option<Vec<Given<IpNet>>>,
+
+    /// Watch only connections whose accepting end has this port. Repeatable. [default: every port]
+    #[arg(long = "include-port", value_name = "PORT", help_heading = "What is shown")]
+    #[serde(rename = "include-port")]
+    pub include_ports: Option<Vec<Given<Port>>>,
+
+    /// Do not watch connections whose accepting end has this port. Repeatable. [default: none]
+    #[arg(long = "exclude-port", value_name = "PORT", help_heading = "What is shown")]
+    #[serde(rename = "exclude-port")]
+    pub exclude_ports: Option<Vec<Given<Port>>>,
+
+    /// Watch only connections whose remote end is in this network. Repeatable. [default: every network]
+    #[arg(long = "include-net", value_name = "CIDR", help_heading = "What is shown")]
+    #[serde(rename = "include-net")]
+    pub include_nets: Option<Vec<Given<IpNet>>>,
+
+    /// Do not watch connections whose remote end is in this network; where networks lie within each other the
+    /// smallest decides. Repeatable. [default: none]
+    #[arg(long = "exclude-net", value_name = "CIDR", help_heading = "What is shown")]
+    #[serde(rename = "exclude-net")]
+    pub exclude_nets: Option<Vec<Given<IpNet>>>,
+
+    /// Of the connections this host opens, show only those of this process (as `ps -o comm` prints it). Repeatable.
+    /// [default: every process]
+    #[arg(long = "include-process", value_name = "NAME", help_heading = "What is shown")]
+    #[serde(rename = "include-process")]
+    pub include_processes: Option<Vec<Given<ProcessName>>>,
+
+    /// Of the connections this host opens, do not show those of this process. Repeatable. [default: none]
+    #[arg(long = "exclude-process", value_name = "NAME", help_heading = "What is shown")]
+    #[serde(rename = "exclude-process")]
+    pub exclude_processes: Option<Vec<Given<ProcessName>>>,
+
+    /// Take up to this many bytes written after the peer's FIN for a protocol's goodbye (TLS close_notify, HTTP/2
+    /// GOAWAY), not for a lost request. 0 to 65535 bytes. [default: 80]
+    #[arg(long, value_name = "BYTES", help_heading = "Rules")]
+    pub goodbye_bytes: Option<Given<Bounded<0, 65_535>>>,
+
+    /// Do not look for unanswered requests on connections to this accepting end: for protocols in which either side
+    /// may speak at any time (HTTP/2, websockets). Repeatable. [default: none]
+    #[arg(long, value_name = "PORT|ADDR:PORT", help_heading = "Rules")]
+    pub no_request_rules: Option<Vec<Given<EndpointRule>>>,
+
+    /// Keep the lock and the socket that other finwatch commands use in this directory. [default: /run/finwatch]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<Given<Directory>>,
+
+    /// The file's word on [`LogArgs::log_level`].
+    #[arg(skip)]
+    pub log_level: Option<LogLevel>,
+
+    /// The file's word on [`LogArgs::log_format`].
+    #[arg(skip)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Which network namespaces are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Netns {
+    /// Only the one finwatch runs in
+    Host,
+    /// Every one, containers' included
+    #[default]
+    All,
+}
+
+/// How severe a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What keeps finwatch from working
+    Error,
+    /// What keeps it from working in full
+    Warn,
+    /// What it does
+    #[default]
+    Info,
+    /// What it decides
+    Debug,
+    /// Everything
+    Trace,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For machines: one object per line
+    Json,
+}
+
+impl From<LogLevel> for tracing::level_filters::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_that_takes_a_value_tells_its_default() {
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_arguments().filter(|flag| flag.get_action().takes_values()) {
+                let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("[default: "), "{flag}");
+            }
+        }
+    }
+}

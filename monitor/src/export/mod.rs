@@ -1,0 +1,10 @@
+//! Shows what the records hold: the Prometheus text format over HTTP.
+
+mod agent;
+pub mod exposition;
+mod family;
+pub mod http;
+mod landing;
+mod process;
+mod render;
+pub mod server;

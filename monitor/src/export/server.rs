@@ -1,0 +1,128 @@
+//! Takes connections, serves one request on each, and bounds what a client can hold.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time,
+};
+use tokio_io_timeout::TimeoutStream;
+
+use super::{
+    http::{App, router},
+    render,
+};
+
+/// Connections served at once; the others wait in the kernel.
+const MAX_CONNECTIONS: usize = 64;
+/// A request's head has to be there after this long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for this long is cut off.
+const WRITE_TIMEOUT: Duration = render::DEADLINE;
+/// How long responses may go on after shutdown was asked for.
+const GRACE: Duration = Duration::from_millis(500);
+/// Pause after accept() failed, most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something else listens there.
+    #[error(
+        "cannot listen on {0}: the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom, and --listen ADDR:PORT \
+         chooses another",
+        port = .0.port()
+    )]
+    InUse(SocketAddr),
+    /// The port is reserved for privileged processes.
+    #[error(
+        "cannot listen on {0}: no permission; choose a port from 1024 on with --listen ADDR:PORT, or grant \
+         CAP_NET_BIND_SERVICE"
+    )]
+    Permission(SocketAddr),
+    /// The address is not this host's.
+    #[error(
+        "cannot listen on {0}: this host does not have that address; `ip address` shows those it has, and --listen \
+         ADDR:PORT chooses one"
+    )]
+    NotAvailable(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {0}: {1}; --listen ADDR:PORT chooses another address")]
+    Other(SocketAddr, io::Error),
+}
+
+/// Listens on the address (port 0: any free port).
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        io::ErrorKind::PermissionDenied => BindError::Permission(address),
+        io::ErrorKind::AddrNotAvailable => BindError::NotAvailable(address),
+        _ => BindError::Other(address, error),
+    })
+}
+
+/// Serves until `shutdown` completes, then ends within a second whatever the clients do.
+///
+/// Each connection carries one request. Were they kept open, either side could close one just as the other uses it,
+/// the very failure this program is there to find.
+pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+    let router = router(app);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            (stream, permit) = accept(&listener, &room) => {
+                connections.spawn(connection(stream, permit, router.clone(), graceful.watcher()));
+            }
+            Some(_finished) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    if time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::debug!(connections = connections.len(), "clients were cut off at shutdown");
+    }
+    connections.shutdown().await;
+}
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let permit = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _peer)) => return (stream, permit),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,57 @@
+//! The agent's own state, as the exporter asks for it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{loader::Kernel, programs::Programs};
+use crate::{
+    config::Config,
+    model::source::{AgentSource, AgentState, HookState},
+};
+
+/// What is known when everything is attached, and the counts that grow afterwards.
+#[derive(Debug)]
+pub struct Agent {
+    limits: AgentState,
+    programs: Programs,
+    pairs_expired: AtomicU64,
+}
+
+impl Agent {
+    /// The state of `kernel` under `config`.
+    pub fn new(kernel: &Kernel, config: &Config) -> Arc<Self> {
+        let hooks = kernel
+            .hooks
+            .iter()
+            .map(|attached| HookState { hook: attached.hook.tracepoint.to_owned(), mode: attached.mode });
+        Arc::new(Self {
+            limits: AgentState {
+                pairs_limit: config.max_pairs.into(),
+                tracked_connections_limit: config.max_connections.into(),
+                closed_connections_limit: config.max_connections.into(),
+                hooks: hooks.collect(),
+                config_ok: true,
+                ..AgentState::default()
+            },
+            programs: Programs::of(&kernel.ebpf),
+            pairs_expired: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts pairs that were dropped.
+    pub fn expired(&self, pairs: u64) {
+        self.pairs_expired.fetch_add(pairs, Ordering::Relaxed);
+    }
+}
+
+impl AgentSource for Agent {
+    fn state(&self) -> AgentState {
+        AgentState {
+            pairs_expired: self.pairs_expired.load(Ordering::Relaxed),
+            programs: self.programs.statistics(),
+            ..self.limits.clone()
+        }
+    }
+}

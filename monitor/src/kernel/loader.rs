@@ -1,0 +1,362 @@
+//! Loads the programs, fills their maps and attaches them; dropping [`Kernel`] detaches everything.
+
+use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
+    programs::{BtfTracePoint, ProgramError},
+};
+use finwatch_ebpf::{
+    offsets::{Field, Offsets},
+    wire::{
+        EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS,
+        FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE, RULE_INCLUDE,
+        Settings,
+    },
+};
+use ipnet::IpNet;
+
+use crate::model::source::HookMode;
+
+use super::{
+    btf::{Btf, BtfError},
+    expiry::Expiry,
+    hooks::{HOOKS, Hook, is_required, locate, offered},
+    mapped::Tables,
+    rights,
+};
+
+/// Where the kernel publishes its types.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// The eBPF object, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/finwatch-probes"));
+const MAPPED_V4_PREFIX: u32 = 96;
+
+/// What the programs are told, and how large their tables are.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pairs with a record of their own.
+    pub max_pairs: u32,
+    /// Connections tracked at once.
+    pub max_connections: u32,
+    /// Bytes after the peer's FIN up to which a protocol's goodbye is assumed.
+    pub goodbye_bytes: u32,
+    /// Incidents a pair may report per second.
+    pub incidents_per_second: u32,
+    /// Remote proxies told apart by address.
+    pub proxy_ranges: Vec<IpNet>,
+    /// Ports of the accepting end; when any is named, all others are left out.
+    pub include_ports: Vec<u16>,
+    /// Ports of the accepting end that are left out.
+    pub exclude_ports: Vec<u16>,
+    /// Networks of the remote end; when any is named, all others are left out. The longest prefix decides.
+    pub include_nets: Vec<IpNet>,
+    /// Networks of the remote end that are left out.
+    pub exclude_nets: Vec<IpNet>,
+    /// Ports, or addresses with ports, to which the rules about requests do not apply.
+    pub no_request_rules: Vec<(Option<IpAddr>, u16)>,
+    /// Only this host's own network namespace.
+    pub host_netns_only: bool,
+    /// Diagnostics from the programs.
+    pub debug: bool,
+}
+
+/// Why the kernel's side could not be brought up; each sentence has its remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The process may not load eBPF.
+    #[error("{0}")]
+    Rights(String),
+    /// The kernel publishes no types.
+    #[error(
+        "cannot read {BTF_PATH}: {0}; finwatch needs a kernel from 5.10 on built with CONFIG_DEBUG_INFO_BTF=y (the \
+         distributions' kernels are)"
+    )]
+    NoBtf(io::Error),
+    /// The types cannot be read.
+    #[error("cannot understand {BTF_PATH}: {0}; please report this with the kernel's version")]
+    Btf(#[from] BtfError),
+    /// The types cannot be read by aya.
+    #[error("cannot understand {BTF_PATH}: {0}; please report this with the kernel's version")]
+    AyaBtf(#[from] aya::BtfError),
+    /// A field that the programs read does not exist.
+    #[error("this kernel has no {}; please report this with the kernel's version", list(.0))]
+    MissingFields(Vec<&'static Field>),
+    /// A tracepoint without which nothing works does not exist.
+    #[error("this kernel has no tracepoint {0}: finwatch needs a kernel from 5.10 on")]
+    MissingHook(&'static str),
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF programs: {}; `finwatch check` shows what this kernel lacks", chain(.0))]
+    Load(#[from] EbpfError),
+    /// A program could not be loaded or attached.
+    #[error("cannot attach to {hook}: {}; `finwatch check` shows what this kernel lacks", chain(.error))]
+    Attach {
+        /// The tracepoint.
+        hook: &'static str,
+        /// What the kernel said.
+        error: ProgramError,
+    },
+    /// A map could not be filled.
+    #[error("cannot prepare the eBPF maps: {}", chain(.0))]
+    Map(#[from] MapError),
+    /// A map could not be mapped into memory.
+    #[error("cannot map the records into memory: {0}; is memory short?")]
+    Mapping(io::Error),
+    /// The object and the agent were not built together.
+    #[error("the eBPF object has no {0}: it does not belong to this agent; rebuild finwatch")]
+    Foreign(&'static str),
+}
+
+/// Causes are part of the sentence: the outermost message alone says too little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    // Verifier logs have their own place: the log at debug level.
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn list(fields: &[&Field]) -> String {
+    let names: Vec<String> =
+        fields.iter().map(|field| format!("{}.{}", field.kernel_type, field.path)).collect();
+    names.join(", ")
+}
+
+/// A hook and what became of it.
+#[derive(Debug)]
+pub struct Attached {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// How much of it is there.
+    pub mode: HookMode,
+    /// Why it is not all there.
+    pub error: Option<KernelError>,
+}
+
+/// The programs at work.
+pub struct Kernel {
+    /// Holds programs, links and maps.
+    pub ebpf: Ebpf,
+    /// The records.
+    pub tables: std::sync::Arc<Tables>,
+    /// What is attached.
+    pub hooks: Vec<Attached>,
+    /// Anomalies on their way here.
+    pub incidents: RingBuf<MapData>,
+    /// Drops pairs without sockets.
+    pub expiry: Expiry,
+}
+
+impl Kernel {
+    /// Brings everything up: attached on return, or nothing is.
+    ///
+    /// # Errors
+    /// One sentence with the remedy. A hook that is not required and cannot be attached is no error.
+    pub fn start(options: &Options) -> Result<Self, KernelError> {
+        let missing = rights::missing();
+        if !missing.is_empty() {
+            return Err(KernelError::Rights(rights::remedy(&missing)));
+        }
+        let data = fs::read(BTF_PATH).map_err(KernelError::NoBtf)?;
+        let btf = Btf::parse(&data)?;
+        let offsets = offsets(&btf)?;
+        let modes = HOOKS.map(|hook| offered(&btf, &hook));
+        drop(data);
+        let settings = settings(options);
+        let aya_btf = AyaBtf::from_sys_fs()?;
+        let mut ebpf = load(options, &aya_btf, &offsets, &settings)?;
+        let slots = options.max_pairs + FIRST_FREE_SLOT;
+        fill(&mut ebpf, options, slots)?;
+        let tables = Tables::map(map(&ebpf, "PAIRS")?, slots, map(&ebpf, "OWNERS")?, map(&ebpf, "TOTALS")?);
+        let tables = std::sync::Arc::new(tables.map_err(KernelError::Mapping)?);
+        let index: HashMap<_, PairKey, u32> = typed(&mut ebpf, "PAIR_INDEX")?;
+        let free: Queue<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
+        let incidents = typed(&mut ebpf, "INCIDENTS")?;
+        let expiry = Expiry::new(tables.clone(), index, free);
+        let hooks = attach(&mut ebpf, &aya_btf, modes)?;
+        Ok(Self { ebpf, tables, hooks, incidents, expiry })
+    }
+}
+
+fn offsets(btf: &Btf<'_>) -> Result<Offsets, KernelError> {
+    let located = locate(btf);
+    let missing: Vec<_> = located
+        .iter()
+        .filter(|(field, offset)| offset.is_none() && is_required(field))
+        .map(|(field, _)| *field)
+        .collect();
+    if !missing.is_empty() {
+        return Err(KernelError::MissingFields(missing));
+    }
+    let numbers: Vec<u32> = located.iter().map(|(_, offset)| offset.unwrap_or(0)).collect();
+    Ok(Offsets::from_slice(&numbers).expect("one number per field"))
+}
+
+fn settings(options: &Options) -> Settings {
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    Settings {
+        hz: jiffies_per_second(),
+        goodbye_bytes: options.goodbye_bytes,
+        filter: flag(!options.include_ports.is_empty(), FILTER_INCLUDE_PORTS)
+            | flag(!options.exclude_ports.is_empty(), FILTER_EXCLUDE_PORTS)
+            | flag(!options.include_nets.is_empty(), FILTER_INCLUDE_NETS)
+            | flag(!options.exclude_nets.is_empty(), FILTER_EXCLUDE_NETS)
+            | flag(!options.no_request_rules.is_empty(), FILTER_NO_REQUEST_RULES)
+            | flag(options.host_netns_only, FILTER_NETNS),
+        max_pairs: options.max_pairs,
+        netns: host_netns(),
+        incidents_per_second: options.incidents_per_second,
+    }
+}
+
+/// The kernel's HZ: the coarse clock ticks once per jiffy.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/time/posix-timers.c#L229-L233>
+pub fn jiffies_per_second() -> u32 {
+    const NS_PER_SECOND: i64 = 1_000_000_000;
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours.
+    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
+    assert!(result == 0 && resolution.tv_nsec > 0, "every kernel has the coarse clock");
+    // TICK_NSEC is rounded, so the division is rounded too.
+    let hz = (NS_PER_SECOND + resolution.tv_nsec / 2) / resolution.tv_nsec;
+    u32::try_from(hz).expect("HZ is at most 1000")
+}
+
+/// The inode number of this host's network namespace: that of PID 1, else our own.
+pub fn host_netns() -> u32 {
+    let of = |who: &str| fs::metadata(format!("/proc/{who}/ns/net")).ok().map(|metadata| metadata.ino());
+    of("1").or_else(|| of("self")).and_then(|inode| u32::try_from(inode).ok()).unwrap_or(0)
+}
+
+fn load(
+    options: &Options,
+    btf: &AyaBtf,
+    offsets: &Offsets,
+    settings: &Settings,
+) -> Result<Ebpf, KernelError> {
+    let at_least_one = |entries: usize| u32::try_from(entries.max(1)).unwrap_or(u32::MAX);
+    let log_level: u8 = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .override_global("OFFSETS", offsets, true)
+        .override_global("SETTINGS", settings, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("CONNECTIONS", options.max_connections)
+        .map_max_entries("CLOSED", options.max_connections)
+        .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("PAIR_INDEX", options.max_pairs)
+        .map_max_entries("FREE_SLOTS", options.max_pairs)
+        .map_max_entries("PROXY_RANGES", at_least_one(options.proxy_ranges.len()))
+        .map_max_entries("NETS", at_least_one(options.include_nets.len() + options.exclude_nets.len()))
+        .map_max_entries("PORTS", at_least_one(options.include_ports.len() + options.exclude_ports.len()))
+        .map_max_entries("NO_REQUEST_RULES", at_least_one(options.no_request_rules.len()));
+    Ok(loader.load(OBJECT)?)
+}
+
+fn fill(ebpf: &mut Ebpf, options: &Options, slots: u32) -> Result<(), KernelError> {
+    let mut free: Queue<_, u32> =
+        Queue::try_from(ebpf.map_mut("FREE_SLOTS").ok_or(KernelError::Foreign("FREE_SLOTS"))?)?;
+    for slot in FIRST_FREE_SLOT..slots {
+        free.push(slot, 0)?;
+    }
+    networks(ebpf, "PROXY_RANGES", &options.proxy_ranges, RULE_INCLUDE)?;
+    networks(ebpf, "NETS", &options.include_nets, RULE_INCLUDE)?;
+    networks(ebpf, "NETS", &options.exclude_nets, RULE_EXCLUDE)?;
+    let include = options.include_ports.iter().map(|port| (port, RULE_INCLUDE));
+    let exclude = options.exclude_ports.iter().map(|port| (port, RULE_EXCLUDE));
+    for (port, rule) in include.chain(exclude) {
+        hash::<u32, u32>(ebpf, "PORTS")?.insert(u32::from(*port), rule, 0)?;
+    }
+    for (address, port) in &options.no_request_rules {
+        let address = address.map_or([0; 16], mapped);
+        hash::<EndpointKey, u32>(ebpf, "NO_REQUEST_RULES")?.insert(
+            EndpointKey { address, port: u32::from(*port) },
+            1,
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+fn networks(ebpf: &mut Ebpf, name: &'static str, nets: &[IpNet], rule: u32) -> Result<(), KernelError> {
+    let mut trie: LpmTrie<_, [u8; 16], u32> =
+        LpmTrie::try_from(ebpf.map_mut(name).ok_or(KernelError::Foreign(name))?)?;
+    for net in nets {
+        let prefix = match net {
+            IpNet::V4(net) => MAPPED_V4_PREFIX + u32::from(net.prefix_len()),
+            IpNet::V6(net) => u32::from(net.prefix_len()),
+        };
+        trie.insert(&Key::new(prefix, mapped(net.network())), rule, 0)?;
+    }
+    Ok(())
+}
+
+/// An address as the programs see it: IPv4 as `::ffff:a.b.c.d`.
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+    .octets()
+}
+
+/// Attaches what this kernel offers, in the table's order.
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &AyaBtf,
+    modes: [HookMode; HOOKS.len()],
+) -> Result<Vec<Attached>, KernelError> {
+    let mut attached = Vec::new();
+    for (hook, offered) in HOOKS.iter().zip(modes) {
+        let result = if offered == HookMode::Off {
+            Err(KernelError::MissingHook(hook.tracepoint))
+        } else {
+            attach_one(ebpf, btf, hook)
+        };
+        attached.push(match result {
+            Ok(()) => Attached { hook, mode: offered, error: None },
+            Err(error) if hook.required => return Err(error),
+            Err(error) => Attached { hook, mode: HookMode::Off, error: Some(error) },
+        });
+    }
+    Ok(attached)
+}
+
+fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
+    let failed = |error| KernelError::Attach { hook: hook.tracepoint, error };
+    let program = ebpf.program_mut(hook.program).ok_or(KernelError::Foreign(hook.program))?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+    program.load(hook.tracepoint, btf).map_err(failed)?;
+    program.attach().map_err(failed)?;
+    Ok(())
+}
+
+fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {
+    match ebpf.map(name) {
+        Some(aya::maps::Map::Array(data)) => Ok(data),
+        _ => Err(KernelError::Foreign(name)),
+    }
+}
+
+fn hash<'a, K: Pod, V: Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<&'a mut MapData, K, V>, KernelError> {
+    Ok(HashMap::try_from(ebpf.map_mut(name).ok_or(KernelError::Foreign(name))?)?)
+}
+
+/// Takes a map out of the object, as the type the agent uses.
+fn typed<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    Ok(T::try_from(ebpf.take_map(name).ok_or(KernelError::Foreign(name))?)?)
+}

@@ -1,0 +1,11 @@
+//! The kernel's side of the agent: what the running kernel offers, loading, the records, and their upkeep.
+
+pub mod agent;
+pub mod btf;
+pub mod expiry;
+pub mod hooks;
+pub mod loader;
+pub mod lock;
+pub mod mapped;
+pub mod programs;
+pub mod rights;

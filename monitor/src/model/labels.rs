@@ -1,0 +1,233 @@
+//! What a pair prints as, and which records print alike.
+
+use std::{collections::HashSet, net::Ipv6Addr};
+
+use finwatch_ebpf::{
+    histogram::SLOTS,
+    wire::{Counter, Histogram, KEY_EXTERNAL, KEY_FOLDED, PairKey, SIDE_PROXY},
+};
+
+use super::source::{HistogramId, PairSource, WorkloadSource};
+
+/// `proxy` and `upstream` of the records that take all pairs for which there was no room.
+const FOLDED: &str = "other";
+/// `proxy` where the remote address lies outside the configured ranges.
+const EXTERNAL: &str = "external";
+
+/// The labels of every pair family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels {
+    /// Whether this host opened or accepted the connections.
+    pub side: Side,
+    /// The local process, or the remote address.
+    pub proxy: String,
+    /// The accepting end.
+    pub upstream: String,
+    /// The local process's unit, container or pod.
+    pub workload: String,
+}
+
+/// This host's end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// It opened the connection.
+    Proxy,
+    /// It accepted the connection.
+    Upstream,
+}
+
+impl Side {
+    /// The side as label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Upstream => "upstream",
+        }
+    }
+
+    const fn of(key: &PairKey) -> Self {
+        if key.side == SIDE_PROXY { Self::Proxy } else { Self::Upstream }
+    }
+}
+
+/// Which processes' pairs are shown. A process is known only where it opened the connection: pairs with
+/// side=upstream, and the folded ones, always are.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFilter {
+    /// Show only these; empty for all.
+    pub include: HashSet<String>,
+    /// Leave these out.
+    pub exclude: HashSet<String>,
+}
+
+impl ProcessFilter {
+    fn shows(&self, key: &PairKey, labels: &Labels) -> bool {
+        if labels.side == Side::Upstream || key.flags & KEY_FOLDED != 0 {
+            return true;
+        }
+        (self.include.is_empty() || self.include.contains(&labels.proxy))
+            && !self.exclude.contains(&labels.proxy)
+    }
+}
+
+/// The records that print one set of labels.
+#[derive(Debug)]
+pub struct Group {
+    /// What they print.
+    pub labels: Labels,
+    /// Where they are.
+    pub slots: Vec<u32>,
+}
+
+impl Group {
+    /// The sum of a counter.
+    pub fn counter(&self, pairs: &dyn PairSource, counter: Counter) -> u64 {
+        self.slots.iter().map(|&slot| pairs.counter(slot, counter)).fold(0, u64::saturating_add)
+    }
+
+    /// The sum of a histogram.
+    pub fn histogram(&self, pairs: &dyn PairSource, id: HistogramId) -> Histogram {
+        let mut sum = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+        for &slot in &self.slots {
+            let one = pairs.histogram(slot, id);
+            sum.sum_ms = sum.sum_ms.saturating_add(one.sum_ms);
+            for (total, count) in sum.slots.iter_mut().zip(one.slots) {
+                *total = total.saturating_add(count);
+            }
+        }
+        sum
+    }
+}
+
+/// All pairs that the filter shows, grouped and ordered by their labels.
+pub fn groups(pairs: &dyn PairSource, workloads: &dyn WorkloadSource, filter: &ProcessFilter) -> Vec<Group> {
+    let mut shown: Vec<(Labels, u32)> = (0..pairs.slots())
+        .filter_map(|slot| {
+            let key = pairs.key(slot)?;
+            let labels = labels(&key, || workloads.workload(&key, pairs.pid(slot)).to_string());
+            filter.shows(&key, &labels).then_some((labels, slot))
+        })
+        .collect();
+    shown.sort_unstable();
+    let mut groups: Vec<Group> = Vec::with_capacity(shown.len());
+    for (labels, slot) in shown {
+        match groups.last_mut() {
+            Some(last) if last.labels == labels => last.slots.push(slot),
+            _ => groups.push(Group { labels, slots: vec![slot] }),
+        }
+    }
+    groups
+}
+
+/// The labels of one record.
+fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
+    let side = Side::of(key);
+    if key.flags & KEY_FOLDED != 0 {
+        return Labels { side, proxy: FOLDED.into(), upstream: FOLDED.into(), workload: String::new() };
+    }
+    let proxy = match side {
+        Side::Proxy => process_name(&key.proxy),
+        Side::Upstream if key.flags & KEY_EXTERNAL != 0 => EXTERNAL.into(),
+        Side::Upstream => Ipv6Addr::from(key.proxy).to_canonical().to_string(),
+    };
+    Labels { side, proxy, upstream: endpoint(key), workload: workload() }
+}
+
+fn endpoint(key: &PairKey) -> String {
+    let address = Ipv6Addr::from(key.upstream);
+    match address.to_ipv4_mapped() {
+        Some(address) => format!("{address}:{}", key.port),
+        None => format!("[{address}]:{}", key.port),
+    }
+}
+
+/// A process's name from the kernel's NUL-padded bytes. The many `kworker/...` threads that close sockets for others
+/// share one name.
+fn process_name(comm: &[u8]) -> String {
+    let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    if name.starts_with(b"kworker/") {
+        return "kworker".into();
+    }
+    harmless(&String::from_utf8_lossy(name))
+}
+
+/// Replaces control characters, which terminals and dashboards may obey, as invalid UTF-8 is replaced.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use finwatch_ebpf::wire::SIDE_UPSTREAM;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(side: u8, flags: u8, proxy: [u8; 16], upstream: &str) -> PairKey {
+        let upstream = match upstream.parse().expect("an address") {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            std::net::IpAddr::V6(v6) => v6,
+        };
+        PairKey { side, flags, port: 443, reserved: 0, upstream: upstream.octets(), proxy, cgroup: 7 }
+    }
+
+    fn comm(name: &[u8]) -> [u8; 16] {
+        let mut comm = [0; 16];
+        comm[..name.len()].copy_from_slice(name);
+        comm
+    }
+
+    fn print(key: &PairKey) -> String {
+        let Labels { side, proxy, upstream, workload } = labels(key, || "unit".into());
+        format!("{} {proxy} {upstream} {workload}", side.name())
+    }
+
+    #[test]
+    fn the_proxy_side_is_named_by_its_process() {
+        assert_eq!(print(&key(SIDE_PROXY, 0, comm(b"nginx"), "10.0.0.1")), "proxy nginx 10.0.0.1:443 unit");
+        assert_eq!(
+            print(&key(SIDE_PROXY, 0, comm(b"kworker/u8:3-ev"), "::1")),
+            "proxy kworker [::1]:443 unit"
+        );
+        assert_eq!(
+            print(&key(SIDE_PROXY, 0, *b"sixteen bytes ok", "::1")),
+            "proxy sixteen bytes ok [::1]:443 unit"
+        );
+    }
+
+    #[test]
+    fn the_upstream_side_is_named_by_its_remote_address() {
+        let remote =
+            "192.168.1.9".parse::<std::net::Ipv4Addr>().expect("an address").to_ipv6_mapped().octets();
+        assert_eq!(
+            print(&key(SIDE_UPSTREAM, 0, remote, "fe80::1")),
+            "upstream 192.168.1.9 [fe80::1]:443 unit"
+        );
+        assert_eq!(
+            print(&key(SIDE_UPSTREAM, KEY_EXTERNAL, [0; 16], "10.0.0.1")),
+            "upstream external 10.0.0.1:443 unit"
+        );
+    }
+
+    #[test]
+    fn folded_records_carry_nothing_of_their_key() {
+        assert_eq!(print(&key(SIDE_PROXY, KEY_FOLDED, comm(b"x"), "::1")), "proxy other other ");
+        assert_eq!(print(&key(SIDE_UPSTREAM, KEY_FOLDED, [0; 16], "::1")), "upstream other other ");
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_prints_without_control_characters(
+            side: u8, flags: u8, port: u16, upstream: [u8; 16], proxy: [u8; 16], cgroup: u64,
+        ) {
+            let key = PairKey { side, flags, port, reserved: 0, upstream, proxy, cgroup };
+            prop_assert!(!print(&key).chars().any(char::is_control));
+        }
+
+        #[test]
+        fn valid_names_print_as_they_are(name in "[a-zA-Z0-9_.:\"\\\\ -]{1,15}") {
+            prop_assume!(!name.starts_with("kworker/"));
+            prop_assert_eq!(process_name(&comm(name.as_bytes())), name);
+        }
+    }
+}

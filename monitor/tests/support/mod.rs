@@ -1,0 +1,172 @@
+//! Sources with made-up contents.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use finwatch::{
+    export::exposition::Exporter,
+    model::{
+        labels::ProcessFilter,
+        source::{
+            AgentSource, AgentState, HistogramId, HookMode, HookState, PairSource, ProgramStats,
+            WorkloadSource,
+        },
+    },
+};
+use finwatch_ebpf::{
+    histogram::SLOTS,
+    wire::{COUNTERS, Counter, Histogram, PairKey, SIDE_PROXY, SIDE_UPSTREAM, Totals},
+};
+
+/// One pair's record.
+pub(crate) struct Record {
+    pub(crate) key: PairKey,
+    pub(crate) counters: [AtomicU64; COUNTERS],
+    pub(crate) histogram: Histogram,
+}
+
+impl Record {
+    pub(crate) fn new(key: PairKey) -> Self {
+        Self { key, counters: [const { AtomicU64::new(0) }; COUNTERS], histogram: empty() }
+    }
+
+    pub(crate) fn count(self, counter: Counter, count: u64) -> Self {
+        self.counters[counter as usize].store(count, Ordering::Relaxed);
+        self
+    }
+
+    /// Every counter and every slot of every histogram above 0.
+    pub(crate) fn touched_everywhere(mut self) -> Self {
+        for (n, counter) in (1_234_567..).zip(&self.counters) {
+            counter.store(n, Ordering::Relaxed);
+        }
+        self.histogram = Histogram { sum_ms: 123_456_789, slots: [98_765; SLOTS] };
+        self
+    }
+}
+
+fn empty() -> Histogram {
+    Histogram { sum_ms: 0, slots: [0; SLOTS] }
+}
+
+pub(crate) fn totals() -> Totals {
+    Totals {
+        tracked: 11,
+        untracked: 12,
+        pairs: 13,
+        folded: 14,
+        closed_added: 1_000_000,
+        resets_no_socket: 16,
+        incidents: 17,
+        incidents_lost: 18,
+        incidents_limited: 19,
+    }
+}
+
+/// Slots, some of them free.
+#[derive(Default)]
+pub(crate) struct Pairs(pub(crate) Vec<Option<Record>>);
+
+impl Pairs {
+    fn at(&self, slot: u32) -> Option<&Record> {
+        self.0[slot as usize].as_ref()
+    }
+}
+
+impl PairSource for Pairs {
+    fn slots(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("few slots")
+    }
+
+    fn key(&self, slot: u32) -> Option<PairKey> {
+        self.at(slot).map(|record| record.key)
+    }
+
+    fn pid(&self, _slot: u32) -> u32 {
+        1
+    }
+
+    fn counter(&self, slot: u32, counter: Counter) -> u64 {
+        self.at(slot).map_or(0, |record| record.counters[counter as usize].load(Ordering::Relaxed))
+    }
+
+    fn histogram(&self, slot: u32, _id: HistogramId) -> Histogram {
+        self.at(slot).map_or(empty(), |record| record.histogram)
+    }
+
+    fn totals(&self) -> Totals {
+        totals()
+    }
+}
+
+/// Every pair belongs to the unit of its control group's number; number 0 to none.
+pub(crate) struct Units;
+
+impl WorkloadSource for Units {
+    fn workload(&self, key: &PairKey, _pid: u32) -> Arc<str> {
+        if key.cgroup == 0 { "".into() } else { format!("unit-{}.service", key.cgroup % 100).into() }
+    }
+}
+
+pub(crate) struct Agent;
+
+impl AgentSource for Agent {
+    fn state(&self) -> AgentState {
+        let program =
+            |program: &str| ProgramStats { program: program.into(), runs: 5, run_seconds: 0.25, missed: 1 };
+        let hook = |hook: &str, mode| HookState { hook: hook.into(), mode };
+        AgentState {
+            pairs_limit: 4096,
+            pairs_expired: 2,
+            tracked_connections_limit: 131_072,
+            closed_connections_limit: 65_536,
+            programs: vec![program("inet_sock_set_state"), program("tcp_receive_reset")],
+            hooks: vec![
+                hook("inet_sock_set_state", HookMode::Full),
+                hook("tcp_send_reset", HookMode::Partial),
+            ],
+            config_ok: true,
+        }
+    }
+}
+
+pub(crate) fn proxy_key(process: &[u8], upstream: &str, port: u16) -> PairKey {
+    let mut proxy = [0; 16];
+    proxy[..process.len()].copy_from_slice(process);
+    PairKey { side: SIDE_PROXY, flags: 0, port, reserved: 0, upstream: address(upstream), proxy, cgroup: 0 }
+}
+
+pub(crate) fn upstream_key(remote: &str, upstream: &str, port: u16) -> PairKey {
+    let (upstream, proxy) = (address(upstream), address(remote));
+    PairKey { side: SIDE_UPSTREAM, flags: 0, port, reserved: 0, upstream, proxy, cgroup: 0 }
+}
+
+fn address(text: &str) -> [u8; 16] {
+    match text.parse().expect("an address") {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// As many pairs as told, each on its own upstream, every counter and histogram touched.
+pub(crate) fn busy_pairs(count: u16) -> Pairs {
+    let record = |n: u16| {
+        let mut key = proxy_key(b"nginx", &format!("10.0.{}.{}", n >> 8, n & 0xff), 8080);
+        key.cgroup = u64::from(n) + 1;
+        Some(Record::new(key).touched_everywhere())
+    };
+    Pairs((0..count).map(record).collect())
+}
+
+pub(crate) fn exporter(pairs: Pairs) -> Exporter {
+    filtered(pairs, ProcessFilter::default())
+}
+
+pub(crate) fn filtered(pairs: Pairs, filter: ProcessFilter) -> Exporter {
+    Exporter::new(Arc::new(pairs), Arc::new(Units), Arc::new(Agent), filter)
+}
