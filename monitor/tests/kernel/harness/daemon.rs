@@ -128,7 +128,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.ended().try_recv().is_err() && self.stop(Signal::SIGTERM).is_none() {
-            drop(kill(self.pid, Signal::SIGKILL));
+            let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
 }
@@ -147,7 +147,7 @@ fn spawn(mut command: Command, output: PathBuf) -> (Pid, mpsc::Receiver<ExitStat
         let pid = i32::try_from(child.id()).expect("a process id");
         started.send(Pid::from_raw(pid)).expect("the test waits for it");
         let status = child.wait().expect("a child of ours");
-        drop(ended.send(status));
+        let _ = ended.send(status);
     });
     (pid.recv().expect("the thread has started it"), ending)
 }
