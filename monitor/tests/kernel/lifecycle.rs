@@ -72,7 +72,7 @@ fn second_instance_refuses() {
     let first = Daemon::start(&[]);
     let mut second = daemon::command(daemon::free_address(), &[]);
     second.arg("--run-dir").arg(first.directory.path());
-    assert_one_sentence(&refused(second), "running");
+    assert_one_sentence(&refused(second), "already runs");
     let alive = daemon::get(first.address, "/readyz").map(|(status, _)| status);
     assert_eq!(alive, Some(200), "the first one goes on");
 }

@@ -1,11 +1,16 @@
 //! A sequence: what happens to a connection, the transitions it makes, and what must be counted, no more and no less.
 
-use std::{net::SocketAddr, thread};
+use std::{
+    any::Any,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use crate::harness::{
     can_run, daemon,
     lab::{FAMILIES, Family, Lab, address, own_port},
-    metrics::Side,
+    metrics::{Scrape, Side},
     netns, process_name, trace,
 };
 
@@ -33,7 +38,7 @@ pub(crate) struct Real {
     /// The accepting end.
     pub(crate) upstream: SocketAddr,
     /// The other end's address, as the accepting end sees it.
-    pub(crate) remote: std::net::IpAddr,
+    pub(crate) remote: IpAddr,
 }
 
 /// A row of the table.
@@ -89,107 +94,96 @@ pub(crate) fn run(sequence: &Sequence) {
         return;
     }
     trace::start();
-    if !paths_only() {
-        daemon::shared();
-    }
-    let wrong: Vec<String> = thread::scope(|scope| {
-        let runs: Vec<_> = FAMILIES.map(|family| scope.spawn(move || run_one(sequence, family))).into();
-        runs.into_iter()
-            .zip(FAMILIES)
-            .filter_map(|(run, family)| {
-                let outcome = run.join().unwrap_or_else(|panic| Err(message(&*panic)));
-                outcome.err().map(|wrong| format!("{family:?}:\n{wrong}"))
-            })
-            .collect()
+    daemon::shared();
+    let runs: Vec<_> = thread::scope(|scope| {
+        let runs = FAMILIES.map(|family| (family, scope.spawn(move || run_one(sequence, family))));
+        runs.into_iter().map(|(family, run)| (family, run.join().map_err(|panic| message(&*panic)))).collect()
     });
-    assert!(wrong.is_empty(), "{}: {}\n{}", sequence.name, sequence.what, wrong.join("\n"));
+    let mut wrong = differences(sequence, &runs);
+    // Counted at the event: what is not there soon never comes.
+    for _ in 0..20 {
+        if wrong.is_empty() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+        wrong = differences(sequence, &runs);
+    }
+    panic!("{}: {}\n{wrong}", sequence.name, sequence.what);
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned()
 }
 
-fn run_one(sequence: &Sequence, family: Family) -> Result<(), String> {
+fn run_one(sequence: &Sequence, family: Family) -> Real {
     let port = own_port();
-    let (upstream, remote) = match sequence.run {
+    netns::in_namespace(|| match sequence.run {
         Run::Crafted(run) => {
-            let side = sequence.ends[0].side;
-            netns::in_namespace(|| {
-                let lab = Lab::new(family, side, port);
-                run(&lab);
-                ((lab.upstream).into(), lab.remote())
-            })
+            let lab = Lab::new(family, sequence.ends[0].side, port);
+            run(&lab);
+            Real { upstream: lab.upstream.into(), remote: lab.remote() }
         }
-        Run::Real(run) => {
-            let real = netns::in_namespace(|| run(family, port));
-            (real.upstream, real.remote)
-        }
-    };
-    let mut wrong = String::new();
-    for end in sequence.ends {
-        wrong += &compare(end, upstream, &remote.to_string());
-    }
-    if matches!(sequence.run, Run::Crafted(_)) {
-        wrong += &others(sequence, upstream);
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        Run::Real(run) => run(family, port),
+    })
 }
 
-/// Waits until what is counted for one end is what should be, and gives the difference where it never is.
-fn compare(end: &End, upstream: SocketAddr, remote: &str) -> String {
+/// What is not as it should be, by family and end; empty when all is.
+fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> String {
+    let text = daemon::shared().text();
     let name = process_name();
-    let proxy = if end.side == Side::Proxy { &*name } else { remote };
-    let differences = || {
-        let mut text = if paths_only() {
-            String::new()
-        } else {
-            daemon::shared().scrape().differences(end.side, &upstream.to_string(), proxy, end.counted)
+    let mut wrong = String::new();
+    for (family, outcome) in runs {
+        let real = match outcome {
+            Ok(real) => real,
+            Err(panic) => {
+                wrong += &format!("{family:?}: {panic}\n");
+                continue;
+            }
         };
-        if let Some(path) = trace::path(end.side, upstream.port()).filter(|path| path != end.path) {
-            text += &format!("  the kernel went {path}, should be {}\n", end.path);
+        let upstream = real.upstream.to_string();
+        let label = format!("upstream=\"{upstream}\"");
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(&label)).collect();
+        let scrape = Scrape::parse(&lines.join("\n"));
+        let remote = real.remote.to_string();
+        for end in sequence.ends {
+            let proxy = if end.side == Side::Proxy { &name } else { &remote };
+            let mut found = scrape.differences(end.side, &upstream, proxy, end.counted);
+            let path = trace::path(end.side, real.upstream);
+            if path.as_ref().is_some_and(|path| path != end.path) {
+                found += &format!("  transitions should be {}\n", end.path);
+            }
+            if !found.is_empty() {
+                let (side, path) = (end.side.label(), path.unwrap_or_default());
+                wrong += &format!("{family:?} side={side} upstream={upstream}, transitions {path}:\n{found}");
+            }
         }
-        text
-    };
-    let mut wrong = differences();
-    // Counted at the event: what is not there soon never comes.
-    for _ in 0..40 {
-        if wrong.is_empty() {
-            return wrong;
+        for side in [Side::Proxy, Side::Upstream] {
+            let side_label = format!("side=\"{}\"", side.label());
+            let confused = lines.iter().find(|line| line.contains(&side_label));
+            if let Some(line) = confused.filter(|_| sequence.ends.iter().all(|end| end.side != side)) {
+                wrong += &format!("{family:?}: a series of an end that is not there: {line}\n");
+            }
         }
-        thread::sleep(std::time::Duration::from_millis(50));
-        wrong = differences();
     }
-    let side = end.side.label();
-    let path = trace::path(end.side, upstream.port()).unwrap_or_default();
-    format!(" side={side} upstream={upstream}, the kernel went {path}:\n{wrong}")
+    wrong + &strangers(&text)
 }
 
-/// Pairs that must not be there: the same port with the ends confused.
-fn others(sequence: &Sequence, upstream: SocketAddr) -> String {
-    if paths_only() {
-        return String::new();
-    }
-    let scrape = daemon::shared().scrape();
-    let known = upstream.to_string();
-    let sides: Vec<&str> = sequence.ends.iter().map(|end| end.side.label()).collect();
-    let ours = [address(Family::V4, 0).to_string(), address(Family::V6, 0).to_string()];
-    let nets = ours.map(|net| net.trim_end_matches('0').to_owned());
+/// Pairs of the crafted networks at ports that no sequence uses: the two ends taken for each other.
+fn strangers(text: &str) -> String {
+    let ours = [Family::V4, Family::V6].map(|family| match address(family, 0) {
+        IpAddr::V4(net) => format!("upstream=\"{}", net.to_string().trim_end_matches('0')),
+        IpAddr::V6(net) => format!("upstream=\"[{net}"),
+    });
     let mut wrong = String::new();
-    for (name, labels) in scrape.0.keys() {
-        let of = |label: &str| labels.get(label).map_or("", String::as_str);
-        let at = of("upstream");
-        let confused = at == known && !of("side").is_empty() && !sides.contains(&of("side"));
-        let port = at.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        let in_nets = nets.iter().any(|net| at.trim_start_matches('[').starts_with(net.as_str()));
-        if confused || (in_nets && port.is_none_or(|port| !trace::PORTS.contains(&port))) {
-            wrong += &format!("  a series that must not be: {name} {labels:?}\n");
+    for line in text.lines() {
+        let Some(at) = ours.iter().find_map(|net| line.find(net.as_str()).map(|at| at + net.len())) else {
+            continue;
+        };
+        let port = line[at..].split('"').next().and_then(|rest| rest.rsplit(':').next()?.parse::<u16>().ok());
+        if port.is_none_or(|port| !trace::PORTS.contains(&port)) {
+            wrong += &format!("a series that must not be: {line}\n");
         }
     }
     wrong
-}
-
-/// While working on sequences: compares the transitions only.
-fn paths_only() -> bool {
-    std::env::var_os("FINWATCH_PATHS_ONLY").is_some()
 }

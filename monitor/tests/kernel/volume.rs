@@ -20,7 +20,7 @@ fn twenty_thousand_connections() {
         return;
     }
     netns::in_namespace(|| {
-        netns::sysctl("ipv4/ip_local_port_range", "1024 65535");
+        netns::sysctl("ipv4/ip_local_port_range", "25000 65535");
         netns::sysctl("ipv4/ip_local_reserved_ports", &PORT.to_string());
         let daemon = Daemon::isolated(&[]);
         let before = daemon.scrape().sum("finwatch_tracked_connections", &[]);

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsRawFd as _,
     path::PathBuf,
     sync::OnceLock,
@@ -41,7 +42,7 @@ struct Tracing {
 
 /// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`;
 /// `None` where the kernel offers no tracefs.
-pub(crate) fn path(side: Side, port: u16) -> Option<String> {
+pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
     static TRACING: OnceLock<Option<Tracing>> = OnceLock::new();
     let tracing = TRACING
         .get_or_init(|| {
@@ -54,13 +55,13 @@ pub(crate) fn path(side: Side, port: u16) -> Option<String> {
         .as_ref()?;
     let trace = fs::read(tracing.instance.join("trace")).ok()?;
     let trace = String::from_utf8_lossy(&trace).into_owned();
-    let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, port)).collect();
+    let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, upstream)).collect();
     Some(steps.join(" "))
 }
 
 /// Starts tracing; must come before the first socket.
 pub(crate) fn start() {
-    drop(path(Side::Proxy, 0));
+    drop(path(Side::Proxy, (Ipv4Addr::UNSPECIFIED, 0).into()));
 }
 
 impl Tracing {
@@ -116,21 +117,26 @@ fn remove_stale(base: &std::path::Path) {
     }
 }
 
-fn step(line: &str, side: Side, port: u16) -> Option<String> {
+fn step(line: &str, side: Side, upstream: SocketAddr) -> Option<String> {
     let field = |name: &str| {
         let start = line.find(&format!(" {name}="))? + name.len() + 2;
         line[start..].split(' ').next()
     };
-    let is_port = |name: &str, address: &str| {
-        field(name)
-            .map(|value| value == port.to_string())
-            .or_else(|| field(address).map(|value| value.ends_with(&format!(":{port}"))))
+    let end = |port: &str, v6: &str, v4: &str, both: &str| {
+        if let Some(both) = field(both) {
+            return both.parse().ok();
+        }
+        let ip: IpAddr = match field("family")? {
+            "AF_INET" => field(v4)?.parse().ok()?,
+            _ => field(v6)?.parse().ok()?,
+        };
+        Some(SocketAddr::new(ip.to_canonical(), field(port)?.parse().ok()?))
     };
-    let (ours, theirs) = match side {
-        Side::Upstream => (is_port("sport", "src")?, is_port("dport", "dest")?),
-        Side::Proxy => (is_port("dport", "dest")?, is_port("sport", "src")?),
+    let theirs = match side {
+        Side::Upstream => end("sport", "saddrv6", "saddr", "src")?,
+        Side::Proxy => end("dport", "daddrv6", "daddr", "dest")?,
     };
-    if !ours || theirs {
+    if SocketAddr::new(theirs.ip().to_canonical(), theirs.port()) != upstream {
         return None;
     }
     if line.contains(" tcp_receive_reset: ") {
