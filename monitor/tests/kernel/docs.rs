@@ -16,7 +16,8 @@ This file is generated: `UPDATE_DOCS=1 cargo test -p finwatch --test kernel docs
 
 States: 1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1, 5 FIN_WAIT2, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 11 CLOSING. `RST-in`
 is `tcp_receive_reset` (which also fires when data meets a socket that the application has closed), `RST-out` is
-`tcp_send_reset`. Every connection that is opened and closed also adds one sample to `connection_duration_seconds`. Counters
+`tcp_send_reset`; with a question mark only on kernels from 6.10 on, as older ones do not trace resets they send without a full
+socket. Every connection that is opened and closed also adds one sample to `connection_duration_seconds`. Counters
 leave out the prefix `finwatch_`.
 ";
 
@@ -79,6 +80,7 @@ fn counted(sequence: &Sequence) -> String {
 }
 
 fn counter(item: &str) -> String {
+    let (item, mark) = item.strip_suffix('?').map_or((item, ""), |item| (item, " (?)"));
     let (series, count) = expand(item).swap_remove(0);
     let times = if count > 1.0 { format!(" {count} times") } else { String::new() };
     let bucket = match item.find(['<', '>']) {
@@ -86,5 +88,5 @@ fn counter(item: &str) -> String {
         Some(at) => format!(" (over {} s)", &item[at + 1..]),
         None => String::new(),
     };
-    format!("`{series}`{times}{bucket}")
+    format!("`{series}`{times}{bucket}{mark}")
 }

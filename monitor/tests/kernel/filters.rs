@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use crate::harness::{
     can_run,
     daemon::Daemon,
     metrics::Scrape,
-    netns,
+    netns, trace,
     traffic::{listen, local, open_and_close, open_and_close_as, pair},
     until,
 };
@@ -148,6 +148,61 @@ fn ports_without_request_rules() {
         };
         assert!((unanswered("127.0.0.1:30002") - 1.0).abs() < 0.5, "the rule is on");
         assert!(unanswered("127.0.0.1:30001") < 0.5, "the rule is off");
+    });
+}
+
+#[test]
+fn goodbyes_of_another_length() {
+    if !can_run("goodbyes_of_another_length") {
+        return;
+    }
+    let lost = |arguments: &[&str]| {
+        netns::in_namespace(|| {
+            let daemon = Daemon::isolated(arguments);
+            let (mut proxy, upstream) = pair(&listen(local(1, 30_000)));
+            drop(upstream);
+            assert_eq!(proxy.read(&mut [0]).expect("the end of the stream"), 0);
+            proxy.write_all(&[b'g'; 31]).expect("room to write");
+            let scrape = settled_after_reset(&daemon);
+            drop(proxy);
+            scrape.sum("finwatch_requests_on_peer_closed_socket_total", &[("timing", "after_fin")])
+        })
+    };
+    assert!(lost(&[]) < 0.5, "31 bytes are a goodbye");
+    assert!(lost(&["--goodbye-bytes", "31"]) < 0.5, "up to 31 bytes are a goodbye");
+    assert!((lost(&["--goodbye-bytes", "30"]) - 1.0).abs() < 0.5, "31 bytes are a request");
+}
+
+fn settled_after_reset(daemon: &Daemon) -> Scrape {
+    until("the reset has come", || {
+        let scrape = daemon.scrape();
+        (scrape.sum("finwatch_resets_received_total", &[]) > 0.5).then_some(scrape)
+    })
+}
+
+#[test]
+fn resets_without_a_connection() {
+    if !can_run("resets_without_a_connection") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&[]);
+        for _ in 0..3 {
+            TcpStream::connect(local(1, 30_000)).expect_err("nobody listens");
+        }
+        let labels =
+            [("side", "none"), ("cause", "no_socket"), ("proxy", ""), ("upstream", ""), ("workload", "")];
+        let scrape = daemon.scrape();
+        let all: Vec<_> = scrape.matching("finwatch_resets_sent_total", &[]).collect();
+        let wanted = if trace::traces_all_resets() { 3.0 } else { 0.0 };
+        let count: f64 = all.iter().map(|(_, count)| count).sum();
+        assert!((count - wanted).abs() < 0.5, "{all:?}");
+        for (have, _) in all {
+            for (name, value) in labels {
+                assert_eq!(have.get(name).map_or("", String::as_str), value, "{have:?}");
+            }
+        }
+        assert_eq!(scrape.matching(OPENED, &[("side", "upstream")]).count(), 0, "no pair is made of it");
     });
 }
 

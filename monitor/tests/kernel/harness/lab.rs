@@ -122,6 +122,14 @@ impl Lab {
         ));
     }
 
+    /// Makes the far end unreachable.
+    pub(crate) fn block_route(&self) {
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| address(family, 2));
+        netns::ip(&format!(
+            "route del {v4}/32\nroute add unreachable {v4}/32\nroute del {v6}/128\nroute add unreachable {v6}/128\n"
+        ));
+    }
+
     /// The far end's address.
     pub(crate) fn remote(&self) -> IpAddr {
         address(self.family, 2)

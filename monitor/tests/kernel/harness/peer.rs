@@ -102,6 +102,11 @@ impl Peer {
         self.send(&self.acking(), 0);
     }
 
+    /// A SYN that opens nothing.
+    pub(crate) fn stray_syn(&self) {
+        self.send(&TcpHeader { syn: true, ..self.header() }, 0);
+    }
+
     /// An ACK of what was never sent.
     pub(crate) fn ack_stray(&self) {
         self.send(&TcpHeader { acknowledgment_number: 0x2000_0000, ..self.acking() }, 0);

@@ -85,8 +85,8 @@ sequences! {
 
     /// The upstream's view of a stale reuse: its FIN was acknowledged, the request meets the timewait mini-socket.
     late_data_meets_timewait near "upstream_closes"
-        on Upstream "3->1 1->4 4->5 5->7 RST-out"
-            => ["opened", "closed:local", "time_wait", "sent:data_after_close", "fin_then_rst:sent"]
+        on Upstream "3->1 1->4 4->5 5->7 RST-out?"
+            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -99,8 +99,8 @@ sequences! {
 
     /// The same from a proxy that closed in the middle of an answer.
     rest_of_answer_meets_timewait near "clean_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out"
-            => ["opened", "closed:local", "time_wait", "sent:data_after_close", "fin_then_rst:sent"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out?"
+            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.request(200);

@@ -123,6 +123,15 @@ sequences! {
             connection.close_last();
         });
 
+    /// No route: connect() fails at once, without any transition.
+    no_route near "net_unreachable"
+        on Proxy "" => []
+        run Crafted(|lab| {
+            lab.block_route();
+            let error = lab.try_dial(&lab.socket()).expect_err("no route");
+            assert!(matches!(error, libc::EHOSTUNREACH | libc::ENETUNREACH), "{error}");
+        });
+
     /// `connect(AF_UNSPEC)` ends an attempt to connect.
     disconnected_while_connecting near "abandoned_connect"
         on Proxy "7->2 2->7" => ["connect:abandoned"]
@@ -185,7 +194,7 @@ sequences! {
 
     /// A segment reaches a port where nobody listens: answered by RST, no connection, no pair.
     closed_port near "stray_ack_to_listener"
-        on Upstream "RST-out" => []
+        on Upstream "RST-out?" => []
         run Crafted(|lab| {
             let mut peer = lab.peer();
             peer.syn_with(0);

@@ -95,6 +95,27 @@ sequences! {
             connection.close();
         });
 
+    /// The peer sends its RST three times: it counts once.
+    reset_sent_thrice near "reset_while_idle"
+        on Proxy "7->2 2->1 RST-in 1->7" => ["opened", "closed:reset", "received:idle"]
+        run Crafted(|lab| {
+            let mut connection = lab.used();
+            lab.quiet();
+            (0..3).for_each(|_| connection.peer.rst());
+            connection.close();
+        });
+
+    /// A SYN in the middle of a connection gets a challenge ACK; the connection lives on.
+    challenged_syn near "challenged_reset"
+        on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
+        run Crafted(|lab| {
+            let mut connection = lab.used();
+            connection.peer.stray_syn();
+            connection.exchange();
+            connection.peer.fin();
+            connection.close_last();
+        });
+
     /// A RST in the window but not exactly next gets a challenge ACK; the connection lives on.
     challenged_reset near "reset_during_response"
         on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
