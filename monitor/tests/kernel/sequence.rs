@@ -142,12 +142,12 @@ fn run_one(sequence: &Sequence, family: Family) -> Real {
 fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> String {
     let text = daemon::shared().text();
     let name = process_name();
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     for (family, outcome) in runs {
         let real = match outcome {
             Ok(real) => real,
             Err(panic) => {
-                wrong += &format!("{family:?}: {panic}\n");
+                wrong.push(format!("{family:?}: {panic}"));
                 continue;
             }
         };
@@ -162,38 +162,42 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             let mut found = scrape.differences(end.side, &upstream, proxy, &counted);
             let path = trace::path(end.side, real.upstream);
             if path.as_ref().is_some_and(|path| *path != wanted) {
-                found += &format!("  transitions should be {wanted}\n");
+                found.push(format!("transitions should be {wanted}"));
             }
             if !found.is_empty() {
                 let (side, path) = (end.side.label(), path.unwrap_or_default());
-                wrong += &format!("{family:?} side={side} upstream={upstream}, transitions {path}:\n{found}");
+                let found = found.join("\n  ");
+                wrong.push(format!(
+                    "{family:?} side={side} upstream={upstream}, transitions {path}:\n  {found}"
+                ));
             }
         }
         for side in [Side::Proxy, Side::Upstream] {
             let side_label = format!("side=\"{}\"", side.label());
             let confused = lines.iter().find(|line| line.contains(&side_label));
             if let Some(line) = confused.filter(|_| sequence.ends.iter().all(|end| end.side != side)) {
-                wrong += &format!("{family:?}: a series of an end that is not there: {line}\n");
+                wrong.push(format!("{family:?}: a series of an end that is not there: {line}"));
             }
         }
     }
-    wrong + &strangers(&text)
+    wrong.extend(strangers(&text));
+    wrong.join("\n")
 }
 
 /// Pairs of the crafted networks at ports that no sequence uses: the two ends taken for each other.
-fn strangers(text: &str) -> String {
+fn strangers(text: &str) -> Vec<String> {
     let ours = [Family::V4, Family::V6].map(|family| match address(family, 0) {
         IpAddr::V4(net) => format!("upstream=\"{}", net.to_string().trim_end_matches('0')),
         IpAddr::V6(net) => format!("upstream=\"[{net}"),
     });
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     for line in text.lines() {
         let Some(at) = ours.iter().find_map(|net| line.find(net.as_str()).map(|at| at + net.len())) else {
             continue;
         };
         let port = line[at..].split('"').next().and_then(|rest| rest.rsplit(':').next()?.parse::<u16>().ok());
         if port.is_none_or(|port| !trace::PORTS.contains(&port)) {
-            wrong += &format!("a series that must not be: {line}\n");
+            wrong.push(format!("a series that must not be: {line}"));
         }
     }
     wrong

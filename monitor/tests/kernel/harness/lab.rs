@@ -85,6 +85,10 @@ pub(crate) struct Lab {
     pub(crate) side: Side,
     /// The accepting end, the sequence's own.
     pub(crate) upstream: (IpAddr, u16),
+    /// The far end's addresses of either version.
+    remotes: [IpAddr; 2],
+    /// How long [`Self::quiet`] is.
+    quiet: Duration,
     tun: Rc<Tun>,
 }
 
@@ -104,6 +108,8 @@ impl Lab {
             family,
             side,
             upstream: (address(family, if side == Side::Proxy { 2 } else { 1 }), port),
+            remotes: [Family::V4, Family::V6].map(|family| address(family, 2)),
+            quiet: QUIET,
             tun: Rc::new(tun),
         };
         lab.retransmit_after("8s");
@@ -113,18 +119,17 @@ impl Lab {
 
     /// The shortest retransmission timeout of connections made from now on.
     pub(crate) fn retransmit_after(&self, rto_min: &str) {
-        let own4 = address(Family::V4, 1);
+        let own = address(Family::V4, 1);
+        let [v4, v6] = self.remotes;
         netns::ip(&format!(
-            "route replace {}/32 dev tun0 src {own4} rto_min {rto_min}\n\
-             route replace {}/128 dev tun0 rto_min {rto_min}\n",
-            address(Family::V4, 2),
-            address(Family::V6, 2)
+            "route replace {v4}/32 dev tun0 src {own} rto_min {rto_min}\n\
+             route replace {v6}/128 dev tun0 rto_min {rto_min}\n"
         ));
     }
 
     /// Makes the far end unreachable.
     pub(crate) fn block_route(&self) {
-        let [v4, v6] = [Family::V4, Family::V6].map(|family| address(family, 2));
+        let [v4, v6] = self.remotes;
         netns::ip(&format!(
             "route del {v4}/32\nroute add unreachable {v4}/32\nroute del {v6}/128\nroute add unreachable {v6}/128\n"
         ));
@@ -197,7 +202,10 @@ impl Lab {
 
     /// The next accepted connection.
     pub(crate) fn take(&self, listener: &Socket) -> Socket {
-        super::until("a connection to accept", || listener.accept().ok()).0
+        let (socket, _) = super::until("a connection to accept", || listener.accept().ok());
+        let address = socket.local_addr().expect("accepted").as_socket().expect("an IP address");
+        assert_eq!(address.port(), self.upstream.1, "accepted at the upstream's port");
+        socket
     }
 
     /// A connection from whichever end the kernel is.
@@ -215,9 +223,9 @@ impl Lab {
         connection
     }
 
-    /// Both retransmission and waiting are measured in seconds; this is longer than QUIET.
+    /// Nothing happens for longer than the contract's QUIET.
     pub(crate) fn quiet(&self) {
-        thread::sleep(QUIET);
+        thread::sleep(self.quiet);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Samples, and what a sequence expects of them.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels by name.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -102,10 +102,16 @@ impl Scrape {
     }
 
     /// The differences between what is counted for one side of a pair and what should be; empty when all is as it should.
-    pub(crate) fn differences(&self, side: Side, upstream: &str, proxy: &str, expected: &[&str]) -> String {
+    pub(crate) fn differences(
+        &self,
+        side: Side,
+        upstream: &str,
+        proxy: &str,
+        expected: &[&str],
+    ) -> Vec<String> {
         let (have, proxies) = self.pair(side, upstream);
         let mut wanted: BTreeMap<String, f64> = BTreeMap::new();
-        let mut text = String::new();
+        let mut wrong = Vec::new();
         for item in expected {
             for (series, count) in expand(item) {
                 *wanted.entry(series).or_default() += count;
@@ -114,12 +120,8 @@ impl Scrape {
                 let labels = [("side", side.label()), ("upstream", upstream), ("le", bound)];
                 let inside = self.sum(&format!("finwatch_{family}_bucket"), &labels) > 0.0;
                 if inside != below {
-                    writeln!(
-                        text,
-                        "  {family}: the bucket up to {bound} s should {}hold the sample",
-                        if below { "" } else { "not " }
-                    )
-                    .expect("a string");
+                    let not = if below { "" } else { "not " };
+                    wrong.push(format!("{family}: the bucket up to {bound} s should {not}hold the sample"));
                 }
             }
         }
@@ -127,20 +129,20 @@ impl Scrape {
             for always in ALWAYS {
                 wanted.entry(always.to_owned()).or_default();
                 if !have.contains_key(always) {
-                    writeln!(text, "  {always}: not present from 0").expect("a string");
+                    wrong.push(format!("{always}: not present from 0"));
                 }
             }
         }
-        for series in have.keys().chain(wanted.keys()).collect::<std::collections::BTreeSet<_>>() {
+        for series in have.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
             let (have, wanted) = (have.get(series).unwrap_or(&0.0), wanted.get(series).unwrap_or(&0.0));
             if (have - wanted).abs() > 0.0 {
-                writeln!(text, "  {series}: {have}, should be {wanted}").expect("a string");
+                wrong.push(format!("{series}: {have}, should be {wanted}"));
             }
         }
         if !have.is_empty() && proxies != [proxy] {
-            writeln!(text, "  proxy is {proxies:?}, should be {proxy:?}").expect("a string");
+            wrong.push(format!("proxy is {proxies:?}, should be {proxy:?}"));
         }
-        text
+        wrong
     }
 }
 
@@ -240,4 +242,51 @@ fn quoted(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+finwatch_connections_opened_total{side="proxy",proxy="a",upstream="u:1",workload=""} 1
+finwatch_connections_closed_total{side="proxy",proxy="a",upstream="u:1",workload="",by="peer"} 1
+finwatch_connections_opened_total{side="upstream",proxy="b",upstream="u:1",workload=""} 1
+finwatch_connection_duration_seconds_count{side="proxy",proxy="a",upstream="u:1",workload=""} 1
+finwatch_peer_close_idle_seconds_bucket{side="proxy",proxy="a",upstream="u:1",workload="",le="1"} 1
+finwatch_peer_close_idle_seconds_count{side="proxy",proxy="a",upstream="u:1",workload=""} 1
+finwatch_sockets{side="proxy",proxy="a",upstream="u:1",workload="",state="established"} 7
+finwatch_requests_on_peer_closed_socket_total{side="proxy",proxy="a",upstream="u:1",workload="",timing="crossed_fin"} 0
+finwatch_requests_on_peer_closed_socket_total{side="proxy",proxy="a",upstream="u:1",workload="",timing="after_fin"} 0
+finwatch_requests_on_peer_closed_socket_total{side="proxy",proxy="a",upstream="u:1",workload="",timing="no_fin"} 0
+finwatch_peer_closed_before_response_total{side="proxy",proxy="a",upstream="u:1",workload=""} 0
+finwatch_connect_failures_total{side="proxy",proxy="a",upstream="u:1",workload="",reason="no_local_port"} 0
+"#;
+
+    fn wrong(proxy: &str, expected: &[&str]) -> usize {
+        Scrape::parse(TEXT).differences(Side::Proxy, "u:1", proxy, expected).len()
+    }
+
+    #[test]
+    fn exactly_what_is_expected() {
+        assert_eq!(wrong("a", &["opened", "closed:peer", "peer_close_idle<1"]), 0);
+    }
+
+    #[test]
+    fn each_deviation_is_found() {
+        assert_eq!(wrong("a", &["opened", "closed:peer"]), 1, "one that is not expected");
+        assert_eq!(wrong("a", &["opened", "closed:peer", "peer_close_idle>1"]), 1, "another bucket");
+        assert_eq!(wrong("a", &["opened", "closed:peer", "peer_close_idle", "time_wait"]), 1, "one missing");
+        assert_eq!(wrong("a", &["opened*2", "closed:peer", "peer_close_idle"]), 1, "another count");
+        assert_eq!(wrong("b", &["opened", "closed:peer", "peer_close_idle"]), 1, "another proxy");
+        assert_eq!(wrong("a", &[]), 4, "none expected: opened, closed, both histograms");
+    }
+
+    #[test]
+    fn escapes_and_duplicates() {
+        let Scrape(samples) = Scrape::parse("a{l=\"q\\\"b\\\\n\\n,}=\"} 2\n");
+        assert_eq!(samples.keys().next().expect("one").1["l"], "q\"b\\n\n,}=");
+        let twice = std::panic::catch_unwind(|| Scrape::parse("a{l=\"x\"} 1\na{l=\"x\"} 1\n"));
+        assert!(twice.is_err(), "a series that comes twice is refused");
+    }
 }

@@ -16,6 +16,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
 /// A TCP segment the kernel sent.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "TCP's flags are independent of each other")]
 pub(crate) struct Segment {
     /// Where it comes from.
     pub(crate) source: (IpAddr, u16),

@@ -92,7 +92,7 @@ sequences! {
     veth_closed_by_proxy near "veth_closed_by_upstream"
         on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
         on Upstream "3->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
-        run Real(|family, port| veth(family, port, |proxy, upstream| close(proxy, upstream)));
+        run Real(|family, port| veth(family, port, close));
 
     /// Two namespaces joined by a veth pair; the end that accepted closes first.
     veth_closed_by_upstream near "veth_closed_by_proxy"
