@@ -1,8 +1,8 @@
 //! Names the workload of each pair from the control group its socket was made in.
 //!
 //! An id of control group version 2 is the inode number of its directory, so one walk of the tree below the cgroup2
-//! mount resolves any number of ids. Where that tells nothing (the group is the root, or is unknown), the process's
-//! own `/proc/<pid>/cgroup` is asked. All of it happens in [`Workloads::refresh`], never during a scrape.
+//! mount resolves any number of ids. Where that tells nothing (the group is the root, or lies outside of the mount), the
+//! process's own `/proc/<pid>/cgroup` is asked. All of it happens in [`Workloads::refresh`], never during a scrape.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -25,7 +25,7 @@ const MAX_DIRECTORIES: usize = 20_000;
 /// Processes one refresh asks at most.
 const MAX_PROCESSES: usize = 256;
 /// After this long an unknown control group is looked for again.
-const RETRY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_mins(1);
 
 /// What names a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,24 +63,29 @@ impl Workloads {
     /// Looks up what is new among the pairs and forgets what no pair needs any more. Costs a walk of the control
     /// groups when a new one has appeared; to be called about once a second.
     pub fn refresh(&self, pairs: &dyn PairSource) {
-        let needed: HashSet<Origin> =
-            (0..pairs.slots()).filter_map(|slot| self.origin(&pairs.key(slot)?, pairs.pid(slot))).collect();
-        let open = self.forget_all_but(&needed);
-        let groups = open.iter().filter_map(|origin| match origin {
+        let needed = (0..pairs.slots()).filter_map(|slot| {
+            let pid = pairs.pid(slot);
+            Some((self.origin(&pairs.key(slot)?, pid)?, pid))
+        });
+        let open = self.forget_all_but(&needed.collect());
+        let groups = open.iter().filter_map(|(origin, _)| match origin {
             Origin::Group(id) => Some(*id),
             Origin::Process(..) => None,
         });
-        let paths = self.tree.as_ref().map(|tree| tree.find(groups.collect())).unwrap_or_default();
+        let mut paths = self.tree.as_ref().map(|tree| tree.find(groups.collect())).unwrap_or_default();
         let mut processes = 0;
-        for origin in open {
+        for (origin, pid) in open {
             let path = match origin {
-                Origin::Group(id) => paths.get(&id).cloned(),
-                Origin::Process(..) if processes == MAX_PROCESSES => continue,
-                Origin::Process(pid, _) => {
-                    processes += 1;
-                    path_of_process(pid)
-                }
+                Origin::Group(id) => paths.remove(&id),
+                Origin::Process(..) => None,
             };
+            if path.is_none() && processes == MAX_PROCESSES {
+                continue;
+            }
+            let path = path.or_else(|| {
+                processes += 1;
+                path_of_process(pid)
+            });
             let answer = match path {
                 Some(path) => Answer::Known(workload(&path).into()),
                 None => Answer::UnknownSince(Instant::now()),
@@ -89,16 +94,16 @@ impl Workloads {
         }
     }
 
-    /// Keeps the answers that are needed; returns the questions that are open.
-    fn forget_all_but(&self, needed: &HashSet<Origin>) -> Vec<Origin> {
+    /// Keeps the answers that are needed; returns the questions that are open, each with a process to ask.
+    fn forget_all_but(&self, needed: &HashMap<Origin, u32>) -> Vec<(Origin, u32)> {
         let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|origin, _| needed.contains(origin));
-        let is_open = |origin: &&Origin| match answers.get(origin) {
+        answers.retain(|origin, _| needed.contains_key(origin));
+        let is_open = |origin: &Origin| match answers.get(origin) {
             None => true,
             Some(Answer::Known(_)) => false,
             Some(Answer::UnknownSince(since)) => since.elapsed() >= RETRY,
         };
-        needed.iter().filter(is_open).copied().collect()
+        needed.iter().filter(|(origin, _)| is_open(origin)).map(|(origin, pid)| (*origin, *pid)).collect()
     }
 
     fn origin(&self, key: &PairKey, pid: u32) -> Option<Origin> {
@@ -185,6 +190,7 @@ fn subdirectories(directory: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
 
 /// The process's control group: that of version 2, or that of systemd where version 2 is not in use.
 fn path_of_process(pid: u32) -> Option<String> {
+    // There is no process 0: it stands for an unknown one.
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     path_in(&text).map(str::to_owned)
 }

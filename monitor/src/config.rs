@@ -23,7 +23,7 @@ use value::{EndpointRule, Given};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9778);
 const DEFAULT_MAX_PAIRS: u32 = 4096;
-const DEFAULT_PAIR_TTL: Duration = Duration::from_secs(3600);
+const DEFAULT_PAIR_TTL: Duration = Duration::from_hours(1);
 const DEFAULT_MAX_CONNECTIONS: u32 = 131_072;
 const DEFAULT_GOODBYE_BYTES: u32 = 80;
 const DEFAULT_RUN_DIR: &str = "/run/finwatch";
@@ -231,9 +231,8 @@ fn parse(text: &str) -> Result<Options, Problem> {
 
 /// One line out of the parser's several. The key is told unless the message does.
 fn problem(text: &str, key: Option<String>, error: &toml::de::Error) -> Problem {
-    let line = error
-        .span()
-        .map_or(1, |span| 1 + text.as_bytes()[..span.start].iter().filter(|b| **b == b'\n').count());
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = 1 + before.matches('\n').count();
     let message = error.message().replace('\n', ", ").replace("unknown field", "unknown key");
     let problem = match key {
         Some(key) if key != "." && !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),

@@ -1,4 +1,4 @@
-//! What a scrape costs when every family of every pair has samples. Time is asserted in release builds only:
+//! What a scrape costs when every family of every pair has samples. Processor time is asserted in release builds only:
 //! `cargo test --release --test scrape_cost -- --nocapture` prints the figures.
 
 #[expect(dead_code, reason = "each test binary uses its part of it")]
@@ -6,9 +6,10 @@ mod support;
 
 use std::{
     io::{self, Write},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use cpu_time::ThreadTime;
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -34,7 +35,7 @@ struct Cost {
     memory: usize,
 }
 
-/// The best time of a few scrapes (others use this machine too) and the most memory one needed on top.
+/// The best processor time of a few scrapes (others use this machine too) and the most memory one needed on top.
 fn cost(pairs: u16) -> Cost {
     let exporter = support::exporter(support::busy_pairs(pairs));
     let mut best = Cost { time: Duration::MAX, memory: 0 };
@@ -42,7 +43,7 @@ fn cost(pairs: u16) -> Cost {
     for _ in 0..7 {
         let before = ALLOCATOR.current_usage();
         ALLOCATOR.reset_peak_usage();
-        let begun = Instant::now();
+        let begun = ThreadTime::now();
         let mut out = Count(0);
         exporter.write(&mut out).expect("a scrape");
         best.time = best.time.min(begun.elapsed());

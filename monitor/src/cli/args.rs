@@ -1,4 +1,5 @@
 //! Flags, subcommands and the keys of the configuration file.
+#![expect(clippy::doc_markdown, reason = "doc comments are help texts, which a terminal shows as they are")]
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch this host's connections and serve /metrics.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
 }
@@ -70,7 +71,7 @@ pub struct LogArgs {
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Serve HTTP (/metrics, /healthz, /readyz) on this address; 0.0.0.0 or [::] for all of this host's.
+    /// Serve HTTP (/metrics, /healthz, /readyz) on this address; 0.0.0.0:9778 for all of this host's.
     /// [default: 127.0.0.1:9778]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<Given<SocketAddr>>,

@@ -28,7 +28,7 @@ fn nothing_is_required() {
     let config = from(&[], None).expect("the defaults");
     assert_eq!(config.listen.to_string(), "127.0.0.1:9778");
     assert_eq!((config.max_pairs, config.max_connections, config.goodbye_bytes), (4096, 131_072, 80));
-    assert_eq!(config.pair_ttl, Duration::from_secs(3600));
+    assert_eq!(config.pair_ttl, Duration::from_hours(1));
     assert_eq!(config.netns, Netns::All);
     assert_eq!(config.run_dir, Path::new("/run/finwatch"));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Text));

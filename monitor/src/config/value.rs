@@ -19,8 +19,8 @@ use serde::{
 const MAX_PROCESS_NAME: usize = 15;
 /// Shortest time to live.
 const MIN_TTL: Duration = Duration::from_secs(1);
-/// Longest time to live: 30 days.
-const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Longest time to live.
+const MAX_TTL: Duration = Duration::from_hours(30 * 24);
 
 /// A kind of value that both the command line and the file take.
 pub trait Value: Sized {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn times_have_bounds() {
         let parse = <Duration as Value>::parse;
-        assert_eq!(parse("1h 30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse("1h 30m"), Some(Duration::from_mins(90)));
         assert_eq!(parse("30days"), Some(MAX_TTL));
         assert_eq!(parse("999ms"), None);
         assert_eq!(parse("31days"), None);

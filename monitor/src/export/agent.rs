@@ -133,9 +133,9 @@ fn write_family<'a>(
             let mut sample =
                 Metric::from_label(labels.into_iter().map(|(name, value)| label(name, value)).collect());
             if kind == MetricType::COUNTER {
-                set_counter(&mut sample, value)
+                set_counter(&mut sample, value);
             } else {
-                set_gauge(&mut sample, value)
+                set_gauge(&mut sample, value);
             }
             sample
         })

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use prometheus::{
-    Encoder as _, Error, TextEncoder,
+    Encoder as _, TextEncoder,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 /// Samples that are in memory at once.
-pub(super) const BATCH: usize = 64;
+pub(super) const BATCH: usize = 32;
 
 /// One family on its way out. The samples come in any number of batches; HELP and TYPE go before the first, so that
 /// a family without samples leaves no trace.
@@ -16,6 +16,7 @@ pub(super) struct FamilyWriter<'w, W> {
     out: &'w mut W,
     family: MetricFamily,
     begun: bool,
+    text: Vec<u8>,
 }
 
 impl<'w, W: Write> FamilyWriter<'w, W> {
@@ -24,7 +25,7 @@ impl<'w, W: Write> FamilyWriter<'w, W> {
         family.set_name(name);
         family.set_help(help.to_owned());
         family.set_field_type(kind);
-        Self { out, family, begun: false }
+        Self { out, family, begun: false, text: Vec::new() }
     }
 
     /// Writes the samples and leaves them with the caller.
@@ -33,43 +34,22 @@ impl<'w, W: Write> FamilyWriter<'w, W> {
             return Ok(());
         }
         self.family.set_metric(std::mem::take(batch));
-        let families = std::slice::from_ref(&self.family);
-        let written = if self.begun {
-            // Without a help text the encoder begins with exactly one line: TYPE, which is out already.
-            TextEncoder.encode(families, &mut SkipFirstLine { out: &mut *self.out, skipped: false })
-        } else {
-            TextEncoder.encode(families, &mut *self.out)
-        };
+        self.text.clear();
+        let encoded = TextEncoder.encode(std::slice::from_ref(&self.family), &mut self.text);
+        *batch = self.family.take_metric();
+        encoded.map_err(io::Error::other)?;
+        let repeated = if self.begun { first_line(&self.text) } else { 0 };
         if !self.begun {
             self.begun = true;
+            // From here on the encoder begins with exactly one line: TYPE, which is out already.
             self.family.set_help(String::new());
         }
-        *batch = self.family.take_metric();
-        written.map_err(|error| match error {
-            Error::Io(error) => error,
-            other => io::Error::other(other),
-        })
+        self.out.write_all(&self.text[repeated..])
     }
 }
 
-struct SkipFirstLine<'w, W> {
-    out: &'w mut W,
-    skipped: bool,
-}
-
-impl<W: Write> Write for SkipFirstLine<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.skipped {
-            return self.out.write(bytes);
-        }
-        let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return Ok(bytes.len()) };
-        self.skipped = true;
-        Ok(end + 1)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+fn first_line(text: &[u8]) -> usize {
+    text.iter().position(|&byte| byte == b'\n').map_or(text.len(), |end| end + 1)
 }
 
 pub(super) fn label(name: &str, value: &str) -> LabelPair {

@@ -58,7 +58,7 @@ fn escaped(text: &str) -> String {
     for c in text.chars() {
         match c {
             '<' | '>' | '&' | '"' | '\'' => {
-                write!(out, "&#{};", u32::from(c)).expect("writing to a string cannot fail")
+                write!(out, "&#{};", u32::from(c)).expect("writing to a string cannot fail");
             }
             _ => out.push(c),
         }

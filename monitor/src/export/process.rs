@@ -37,8 +37,8 @@ fn write_stat(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     write_gauge(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", stat.vsize as f64)?;
     write_gauge(out, "process_threads", "Number of OS threads in the process.", stat.num_threads as f64)?;
     let Ok(boot) = procfs::boot_time_secs() else { return Ok(()) };
-    let start = boot as f64 + stat.starttime as f64 / ticks;
-    write_gauge(out, "process_start_time_seconds", "Start time since the Unix epoch in seconds.", start)
+    let started = boot as f64 + stat.starttime as f64 / ticks;
+    write_gauge(out, "process_start_time_seconds", "Start time since the Unix epoch in seconds.", started)
 }
 
 fn open_files_limit(process: &Process) -> ProcResult<f64> {

@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc},
@@ -20,9 +20,9 @@ use super::exposition::Exporter;
 /// A scrape is given up after this long: a client that stops reading must not hold one for ever.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes handed over at once.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// Chunks that wait for the client.
-const WAITING_CHUNKS: usize = 2;
+const WAITING_CHUNKS: usize = 4;
 
 enum Part {
     Chunk(Bytes),
@@ -44,14 +44,16 @@ pub(super) fn start(exporter: Arc<Exporter>, permit: OwnedSemaphorePermit) -> Bo
             tracing::debug!(%error, "a scrape was not finished");
         }
     }));
-    Body::from_stream(stream::unfold(Some(received), |received| async {
+    let chunks = stream::unfold(Some(received), |received| async {
         let mut received = received?;
         match received.recv().await {
             Some(Part::Chunk(bytes)) => Some((Ok(bytes), Some(received))),
             Some(Part::End) => None,
             None => Some((Err(io::Error::other("the scrape was given up")), None)),
         }
-    }))
+    });
+    // Compression asks once more after the end.
+    Body::from_stream(chunks.fuse())
 }
 
 fn run(exporter: &Exporter, mut writer: Chunks) -> io::Result<()> {

@@ -30,7 +30,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = render::DEADLINE;
 /// How long responses may go on after shutdown was asked for.
 const GRACE: Duration = Duration::from_millis(500);
-/// Pause after accept() failed, most often for want of file descriptors.
+/// Pause after `accept()` failed, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why an address cannot be listened on.

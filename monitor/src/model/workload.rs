@@ -64,7 +64,7 @@ fn unit<'a>(parts: &[&'a str]) -> Option<&'a str> {
     if !TRANSIENT.iter().any(|prefix| parts[at].starts_with(prefix)) {
         return Some(parts[at]);
     }
-    parts[..at].iter().rev().find(|part| part.ends_with(".slice")).copied()
+    parts[..at].iter().rev().find(|part| part.strip_suffix(".slice").is_some()).copied()
 }
 
 fn is_unit(part: &str) -> bool {

@@ -1,0 +1,8 @@
+//! What is exposed, and how it is served, over made-up sources.
+
+mod documented;
+mod exposition;
+mod http;
+mod parsed;
+#[path = "../support/mod.rs"]
+mod support;
