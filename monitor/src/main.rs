@@ -11,7 +11,7 @@ use finwatch::cli::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(args) => run::run(cli.log, args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(cli.log, *args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(cli.log, &args),
     };
     result.unwrap_or_else(|error| {
