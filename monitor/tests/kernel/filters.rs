@@ -207,6 +207,24 @@ fn resets_without_a_connection() {
 }
 
 #[test]
+fn resets_of_filtered_connections() {
+    if !can_run("resets_of_filtered_connections") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&["--exclude-port", "30000"]);
+        let (proxy, mut upstream) = pair(&listen(local(1, 30_000)));
+        let proxy = socket2::Socket::from(proxy);
+        proxy.set_linger(Some(Duration::ZERO)).expect("an option");
+        drop(proxy);
+        upstream.read(&mut [0]).expect_err("the reset has come");
+        let sent: Vec<_> =
+            daemon.scrape().matching("finwatch_resets_sent_total", &[]).map(|(_, sent)| sent).collect();
+        assert!(sent.iter().all(|sent| *sent < 0.5), "neither the pair's nor without a connection: {sent:?}");
+    });
+}
+
+#[test]
 fn names_of_any_kind() {
     if !can_run("names_of_any_kind") {
         return;

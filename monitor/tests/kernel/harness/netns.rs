@@ -9,11 +9,14 @@ use std::{
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Runs `body` on a new thread in a new network namespace with loopback up.
+/// Runs `body` on a new thread in a new network namespace with loopback up. The thread has descriptors of its own: those
+/// that all threads share are held for a moment by each process that any of them starts, and a socket is closed only with
+/// its last descriptor. So no descriptor may leave `body`, or enter it.
 pub(crate) fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     let outcome = thread::scope(|scope| {
         scope
             .spawn(|| {
+                unshare(CloneFlags::CLONE_FILES).expect("a thread's own descriptors");
                 enter_new();
                 body()
             })
