@@ -1,0 +1,170 @@
+//! The real daemon, started for the tests and gone with them.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{metrics::Scrape, until};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_finwatch");
+
+/// A running daemon; dropping it ends it.
+pub(crate) struct Daemon {
+    /// Where it serves.
+    pub(crate) address: SocketAddr,
+    /// Its process.
+    pub(crate) pid: Pid,
+    /// Its run directory; its output is in `output` there.
+    pub(crate) directory: tempfile::TempDir,
+    ended: Mutex<mpsc::Receiver<ExitStatus>>,
+}
+
+/// The one that all sequences share.
+pub(crate) fn shared() -> &'static Daemon {
+    static SHARED: OnceLock<Daemon> = OnceLock::new();
+    SHARED.get_or_init(|| Daemon::start(&[]))
+}
+
+/// A port nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// `finwatch run` with these arguments, not started yet.
+pub(crate) fn command(address: SocketAddr, arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("run").args(["--listen", &address.to_string()]).args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The address of a daemon to come.
+pub(crate) fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
+}
+
+impl Daemon {
+    /// Starts it with these arguments and waits until it is ready.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_address(), arguments)
+    }
+
+    /// Starts one that watches the calling thread's namespace only, and not its own scrapes.
+    pub(crate) fn isolated(arguments: &[&str]) -> Self {
+        let address = free_address();
+        let port = address.port().to_string();
+        let mut all = vec!["--netns", "host"];
+        // Where ports to include are named, its own is not among them.
+        if !arguments.contains(&"--include-port") {
+            all.extend(["--exclude-port", &port]);
+        }
+        all.extend(arguments);
+        Self::start_at(address, &all)
+    }
+
+    fn start_at(address: SocketAddr, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = command(address, arguments);
+        command.arg("--run-dir").arg(directory.path());
+        let (pid, ended) = spawn(command, directory.path().join("output"));
+        let daemon = Self { address, pid, directory, ended: Mutex::new(ended) };
+        until("the daemon is ready", || {
+            if let Ok(status) = daemon.ended().try_recv() {
+                panic!("the daemon ended at once, {status}:\n{}", daemon.output());
+            }
+            get(address, "/readyz").is_some_and(|(status, _)| status == 200).then_some(())
+        });
+        daemon
+    }
+
+    fn ended(&self) -> MutexGuard<'_, mpsc::Receiver<ExitStatus>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it has written.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.output_path()).unwrap_or_default()
+    }
+
+    fn output_path(&self) -> PathBuf {
+        self.directory.path().join("output")
+    }
+
+    /// The exposition.
+    pub(crate) fn text(&self) -> String {
+        match get(self.address, "/metrics") {
+            Some((200, body)) => body,
+            other => panic!("/metrics: {other:?}\n{}", self.output()),
+        }
+    }
+
+    /// The exposition's samples.
+    pub(crate) fn scrape(&self) -> Scrape {
+        Scrape::parse(&self.text())
+    }
+
+    /// Sends a signal and returns how and when it ended.
+    pub(crate) fn stop(&self, signal: Signal) -> Option<(ExitStatus, Duration)> {
+        let since = Instant::now();
+        kill(self.pid, signal).ok()?;
+        let status = self.ended().recv_timeout(Duration::from_secs(5)).ok()?;
+        Some((status, since.elapsed()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.ended().try_recv().is_err() && self.stop(Signal::SIGTERM).is_none() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Starts `command` from a thread that lives as long as it does: the kernel kills it with that thread, so that it never
+/// outlives the tests.
+fn spawn(mut command: Command, output: PathBuf) -> (Pid, mpsc::Receiver<ExitStatus>) {
+    let (started, pid) = mpsc::channel();
+    let (ended, ending) = mpsc::channel();
+    let output = fs::File::create(output).expect("the run directory is writable");
+    command.stdout(output.try_clone().expect("a second descriptor")).stderr(output);
+    // SAFETY: prctl() is async-signal-safe and touches no memory of the parent.
+    unsafe { command.pre_exec(die_with_parent) };
+    thread::spawn(move || {
+        let mut child = command.spawn().expect("the finwatch binary starts");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        started.send(Pid::from_raw(pid)).expect("the test waits for it");
+        let status = child.wait().expect("a child of ours");
+        let _ = ended.send(status);
+    });
+    (pid.recv().expect("the thread has started it"), ending)
+}
+
+fn die_with_parent() -> std::io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
+}
+
+/// One HTTP request; `None` while nobody answers.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8(answer).expect("the exposition is UTF-8");
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}

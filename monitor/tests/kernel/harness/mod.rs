@@ -1,0 +1,46 @@
+//! What the tests stand on: the daemon, its metrics, namespaces, a crafted peer, the kernel's own account of transitions.
+
+pub(crate) mod daemon;
+pub(crate) mod lab;
+pub(crate) mod metrics;
+pub(crate) mod netns;
+pub(crate) mod peer;
+pub(crate) mod trace;
+pub(crate) mod traffic;
+pub(crate) mod tun;
+
+use std::{env, thread, time::Duration};
+
+/// How long anything may take that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether kernel tests can run here. If not, says so loudly; in CI that is a failure.
+pub(crate) fn can_run(test: &str) -> bool {
+    if netns::permitted() {
+        return true;
+    }
+    assert!(
+        env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{test} needs root (network namespaces, eBPF) and CI may not skip it"
+    );
+    eprintln!("SKIPPED {test}: needs root (network namespaces, eBPF)");
+    false
+}
+
+/// Polls until `done` gives something, for a bounded time.
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let pause = Duration::from_millis(20);
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(outcome) = done() {
+            return outcome;
+        }
+        assert!(std::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::sleep(pause);
+    }
+}
+
+/// The name the kernel gives this process: that of its thread group leader.
+pub(crate) fn process_name() -> String {
+    std::fs::read_to_string("/proc/self/comm").expect("/proc is mounted").trim_end().to_owned()
+}

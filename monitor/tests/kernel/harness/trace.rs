@@ -1,0 +1,166 @@
+//! The kernel's own account of transitions and resets, from a tracefs instance of ours: what the daemon is judged
+//! against is itself checked.
+
+use std::{
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    sync::OnceLock,
+    thread,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::metrics::Side;
+
+/// The ports whose sockets are traced.
+pub(crate) const PORTS: std::ops::Range<u16> = 20_000..24_000;
+
+const STATES: [&str; 12] = [
+    "TCP_ESTABLISHED",
+    "TCP_SYN_SENT",
+    "TCP_SYN_RECV",
+    "TCP_FIN_WAIT1",
+    "TCP_FIN_WAIT2",
+    "TCP_TIME_WAIT",
+    "TCP_CLOSE",
+    "TCP_CLOSE_WAIT",
+    "TCP_LAST_ACK",
+    "TCP_LISTEN",
+    "TCP_CLOSING",
+    "TCP_NEW_SYN_RECV",
+];
+
+struct Tracing {
+    instance: PathBuf,
+    _root: File,
+}
+
+/// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`;
+/// `None` where the kernel offers no tracefs.
+pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
+    static TRACING: OnceLock<Option<Tracing>> = OnceLock::new();
+    let tracing = TRACING
+        .get_or_init(|| {
+            let tracing = Tracing::start();
+            if tracing.is_none() {
+                eprintln!("no tracefs here: transitions are not compared");
+            }
+            tracing
+        })
+        .as_ref()?;
+    let trace = fs::read(tracing.instance.join("trace")).ok()?;
+    let trace = String::from_utf8_lossy(&trace).into_owned();
+    let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, upstream)).collect();
+    Some(steps.join(" "))
+}
+
+/// Whether this kernel traces resets it sends without a full socket, as for a closed port or a timewait mini-socket: from
+/// 6.10 on. Where it does not, nobody can see them, and what the tables mark with `?` is not expected.
+pub(crate) fn traces_all_resets() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 10)
+}
+
+/// Starts tracing; must come before the first socket.
+pub(crate) fn start() {
+    drop(path(Side::Proxy, (Ipv4Addr::UNSPECIFIED, 0).into()));
+}
+
+impl Tracing {
+    fn start() -> Option<Self> {
+        let root = thread::spawn(mount_tracefs).join().ok()??;
+        let base = PathBuf::from(format!("/proc/self/fd/{}/instances", root.as_raw_fd()));
+        remove_stale(&base);
+        let instance = base.join(format!("finwatch-test-{}", std::process::id()));
+        fs::create_dir(&instance).ok()?;
+        let (first, last) = (PORTS.start, PORTS.end);
+        let ports = |name: &str| format!("({name} >= {first} && {name} < {last})");
+        let filter = format!("{} || {}", ports("sport"), ports("dport"));
+        fs::write(instance.join("events/sock/inet_sock_set_state/filter"), &filter).ok()?;
+        fs::write(instance.join("events/tcp/tcp_receive_reset/filter"), &filter).ok()?;
+        for event in ["sock/inet_sock_set_state", "tcp/tcp_receive_reset", "tcp/tcp_send_reset"] {
+            fs::write(instance.join(format!("events/{event}/enable")), "1").ok()?;
+        }
+        OWN.set(instance.clone()).ok()?;
+        // SAFETY: `remove_own` is a plain function that takes nothing.
+        unsafe { libc::atexit(remove_own) };
+        Some(Self { instance, _root: root })
+    }
+}
+
+static OWN: OnceLock<PathBuf> = OnceLock::new();
+
+extern "C" fn remove_own() {
+    if let Some(own) = OWN.get() {
+        drop(fs::remove_dir(own));
+    }
+}
+
+/// Mounts tracefs where nobody else sees it and keeps only the directory open.
+fn mount_tracefs() -> Option<File> {
+    let nothing = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).ok()?;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).ok()?;
+    let place = tempfile::tempdir().ok()?;
+    mount(Some("tracefs"), place.path(), Some("tracefs"), MsFlags::empty(), nothing).ok()?;
+    let root = File::open(place.path()).ok()?;
+    nix::mount::umount2(place.path(), nix::mount::MntFlags::MNT_DETACH).ok()?;
+    Some(root)
+}
+
+/// Instances of test processes that were killed.
+fn remove_stale(base: &std::path::Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("finwatch-test-") else { continue };
+        if !PathBuf::from(format!("/proc/{pid}")).exists() {
+            drop(fs::remove_dir(entry.path()));
+        }
+    }
+}
+
+fn step(line: &str, side: Side, upstream: SocketAddr) -> Option<String> {
+    let field = |name: &str| {
+        let start = line.find(&format!(" {name}="))? + name.len() + 2;
+        line[start..].split(' ').next()
+    };
+    let end = |port: &str, v6: &str, v4: &str, both: &str| -> Option<SocketAddr> {
+        if let Some(both) = field(both) {
+            return both.parse().ok();
+        }
+        let ip: IpAddr = match field("family")? {
+            "AF_INET" => field(v4)?.parse().ok()?,
+            _ => field(v6)?.parse().ok()?,
+        };
+        Some(SocketAddr::new(ip.to_canonical(), field(port)?.parse().ok()?))
+    };
+    let theirs = match side {
+        Side::Upstream => end("sport", "saddrv6", "saddr", "src")?,
+        Side::Proxy => end("dport", "daddrv6", "daddr", "dest")?,
+    };
+    // A listener's address is the wildcard.
+    let ip: IpAddr = theirs.ip().to_canonical();
+    if theirs.port() != upstream.port() || (ip != upstream.ip() && !ip.is_unspecified()) {
+        return None;
+    }
+    if line.contains(" tcp_receive_reset: ") {
+        return Some("RST-in".to_owned());
+    }
+    if line.contains(" tcp_send_reset: ") {
+        return Some("RST-out".to_owned());
+    }
+    let number = |name: &str| {
+        let state = field(name)?;
+        STATES.iter().position(|known| *known == state).map(|at| at + 1)
+    };
+    let (old, new) = (number("oldstate")?, number("newstate")?);
+    // Listeners and request sockets have no connection yet.
+    (old != 10 && new != 10 && old != new).then(|| format!("{old}->{new}"))
+}

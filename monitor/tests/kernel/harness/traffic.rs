@@ -1,0 +1,83 @@
+//! Plain connections on loopback, by the hundred; and by processes of any name.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt as _,
+    process::{Command, Stdio},
+    sync::Mutex,
+};
+
+use super::PATIENCE;
+
+const HELPER_UPSTREAM: &str = "FINWATCH_HELPER_UPSTREAM";
+const HELPER_NAME: &str = "FINWATCH_HELPER_NAME";
+
+/// An address on loopback.
+pub(crate) fn local(host: u8, port: u16) -> SocketAddr {
+    (Ipv4Addr::new(127, 0, 0, host), port).into()
+}
+
+/// A listener there.
+pub(crate) fn listen(address: SocketAddr) -> TcpListener {
+    TcpListener::bind(address).expect("a free port in a namespace of our own")
+}
+
+/// A connection to `listener`: the end that connected, the end that accepted.
+pub(crate) fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let address = listener.local_addr().expect("bound");
+    let proxy = TcpStream::connect(address).expect("a listener is there");
+    let (upstream, _) = listener.accept().expect("a connection");
+    upstream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    (proxy, upstream)
+}
+
+/// Opens a connection and closes it cleanly.
+pub(crate) fn open_and_close(listener: &TcpListener) {
+    let (proxy, mut upstream) = pair(listener);
+    drop(proxy);
+    assert_eq!(upstream.read(&mut [0]).expect("the end of the stream"), 0);
+}
+
+/// Opens a connection from another process, of this name, and closes it cleanly.
+pub(crate) fn open_and_close_as(name: &[u8], listener: &TcpListener) {
+    let address = listener.local_addr().expect("bound");
+    let mut helper = Command::new("/proc/self/exe")
+        .args(["--exact", "harness::traffic::helper", "--test-threads", "1"])
+        .env(HELPER_UPSTREAM, address.to_string())
+        .env(HELPER_NAME, OsStr::from_bytes(name))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the test binary starts again");
+    let (mut upstream, _) = listener.accept().expect("a connection");
+    upstream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    assert_eq!(upstream.read(&mut [0]).expect("the end of the stream"), 0);
+    assert!(helper.wait().expect("a child of ours").success());
+}
+
+/// Not a test: what [`open_and_close_as`] runs in another process.
+#[test]
+fn helper() {
+    let Ok(upstream) = env::var(HELPER_UPSTREAM) else { return };
+    let name = env::var_os(HELPER_NAME).expect("set together");
+    let leader = format!("/proc/self/task/{}/comm", std::process::id());
+    std::fs::write(leader, name.as_bytes()).expect("a process may rename itself");
+    drop(TcpStream::connect(upstream).expect("a listener is there"));
+}
+
+/// Runs `body` with another user id, on a thread of its own: files and sockets made there are that user's.
+pub(crate) fn as_user<T: Send>(uid: u32, body: impl FnOnce() -> T + Send) -> T {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: the bare system call changes the calling thread only, and takes no pointers.
+            let status = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(status, 0, "setresuid: {}", std::io::Error::last_os_error());
+            body()
+        });
+        thread.join().expect("the other user's part succeeds")
+    })
+}
