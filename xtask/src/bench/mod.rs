@@ -90,11 +90,12 @@ fn measure(binary: &Path, rounds: u32, time: Duration) -> Result<Report> {
 
 fn one(load: &Load, mode: Mode, round: u32, binary: &Path, time: Duration) -> Result<Measured> {
     let Some(tracer) = Tracer::start(mode, binary)? else {
-        let requests_per_second = load.run(time)?;
+        let requests_per_second = load.run(time)?.per_second;
         return Ok(Measured { mode, round, requests_per_second, programs: None, tracer: None });
     };
-    let (requests_per_second, usage) = tracer.usage(|| load.run(time))?;
+    let (served, usage) = tracer.usage(|| load.run(time))?;
+    let requests_per_second = served.per_second;
     // Half as long: an average over some ten thousand state changes either way.
-    let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)).map(drop))?;
+    let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)))?;
     Ok(Measured { mode, round, requests_per_second, programs: Some(programs), tracer: Some(usage) })
 }
