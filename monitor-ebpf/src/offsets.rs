@@ -54,8 +54,6 @@ fields! {
     net = "sock_common", "skc_net";
     /// Flag bits, `SOCK_DEAD` and `SOCK_DONE` among them.
     flags = "sock_common", "skc_flags";
-    /// The IP protocol.
-    protocol = "sock", "sk_protocol";
     /// The pending error.
     err = "sock", "sk_err";
     /// Which directions are shut down.
@@ -64,6 +62,8 @@ fields! {
     uid = "sock", "sk_uid";
     /// The cgroup in which the socket was made.
     cgroup_data = "sock", "sk_cgrp_data";
+    /// The file the socket belongs to; null before accept().
+    socket = "sock", "sk_socket";
     /// Local port, network byte order; kept after the end.
     sport = "inet_sock", "inet_sport";
     /// When data was last received.
@@ -92,6 +92,10 @@ fields! {
     bytes_received = "tcp_sock", "bytes_received";
     /// `TCP_LINGER2`.
     linger2 = "tcp_sock", "linger2";
+    /// The device a segment came in on.
+    skb_dev = "sk_buff", "dev";
+    /// The device's namespace.
+    dev_net = "net_device", "nd_net";
     /// The namespace's inode number.
     net_inum = "net", "ns.inum";
     /// The cgroup's node.

@@ -5,7 +5,7 @@ use aya::Pod;
 
 use crate::{
     offsets::Offsets,
-    wire::{ClosedConnection, ClosedKey, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
+    wire::{ClosedKey, ClosedSet, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
 };
 
 // SAFETY (all): `repr(C)`, integers and arrays of integers only, no padding: any byte pattern is valid.
@@ -18,4 +18,4 @@ macro_rules! pod {
     };
 }
 
-pod!(ClosedConnection, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);
+pod!(ClosedSet, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);

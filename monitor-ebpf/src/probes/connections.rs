@@ -2,69 +2,73 @@
 
 use core::ptr::addr_of_mut;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
-    cause::Death,
+    closed::Replaced,
     wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, PairRecord},
 };
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, totals},
+    maps::{CLOSED, CONNECTIONS, setting, totals},
     pairs::{Pair, record},
-    socket::{Common, jiffies},
+    socket::{Common, Tcp, jiffies, now},
 };
 
 const MINUS_ONE: u64 = u64::MAX;
 
-/// Starts to track a connection of `pair`.
+/// Starts to track a connection of `pair`; returns its pair's record, `None` when the table is full.
 #[inline(always)]
-pub fn track(sk: Common, pair: &Pair, mut conn: Connection) {
+pub fn track(sk: Common, pair: &Pair, mut conn: Connection) -> Option<*mut PairRecord> {
     if pair.without_request_rules() {
         conn.flags |= CONN_NO_REQUEST_RULES;
     }
-    let Some(totals) = totals() else { return };
-    replace_missed(sk);
-    if CONNECTIONS.insert(sk.address(), conn, 0).is_err() {
+    let totals = totals()?;
+    if CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_err() && !replace_missed(sk, &conn) {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).untracked), 1) };
-        return;
+        return None;
     }
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*totals).tracked), 1) };
-    if let Some(record) = record(conn.slot) {
-        // SAFETY: a field of a live map value.
-        unsafe { add(addr_of_mut!((*record).tracked), 1) };
-    }
+    let record = record(conn.slot)?;
+    // SAFETY: a field of a live map value.
+    unsafe { add(addr_of_mut!((*record).tracked), 1) };
+    touch(record);
+    Some(record)
 }
 
 /// An entry that is already there belonged to a socket whose end was missed.
 #[inline(always)]
-fn replace_missed(sk: Common) {
-    let Some(missed) = CONNECTIONS.get_ptr(sk.address()) else { return };
-    // SAFETY: a live map value.
-    if let Some(record) = record(unsafe { (*missed).slot }) {
-        forget(sk, record);
-    }
+fn replace_missed(sk: Common, conn: &Connection) -> bool {
+    forget(sk);
+    CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_ok()
 }
 
-/// The connection of a socket and its pair's record; marks the pair as touched.
+/// The connection of a socket and its pair's record.
 #[inline(always)]
 pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
     let conn = CONNECTIONS.get_ptr_mut(sk.address())?;
     // SAFETY: a live map value.
     let slot = unsafe { (*conn).slot };
-    let record = record(slot)?;
+    Some((conn, record(slot)?))
+}
+
+/// Marks a pair as in use now.
+#[inline(always)]
+fn touch(record: *mut PairRecord) {
     // SAFETY: a live map value; every writer writes the same moment.
     unsafe { (*record).touched = jiffies() };
-    Some((conn, record))
 }
 
 /// Ends the tracking of a connection.
 #[inline(always)]
-pub fn forget(sk: Common, record: *mut PairRecord) {
+pub fn forget(sk: Common) {
+    let Some((_, record)) = find(sk) else { return };
     if CONNECTIONS.remove(sk.address()).is_err() {
         return;
     }
+    touch(record);
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), MINUS_ONE) };
     if let Some(totals) = totals() {
@@ -74,28 +78,40 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
 }
 
 /// Keeps what a late reset or a mini-socket needs.
-#[inline(always)]
-pub fn remember(key: &ClosedKey, conn: &Connection, record: *mut PairRecord, death: &Death) {
-    // SAFETY: a live map value.
-    let generation = unsafe { (*record).generation };
-    let closed =
-        ClosedConnection { slot: conn.slot, generation, flags: conn.flags, cause: death.cause as u32 };
-    let known = CLOSED.get_ptr(key).is_some();
-    if CLOSED.insert(key, closed, 0).is_ok() && !known {
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).closed_added), 1) };
-        }
+#[inline(never)]
+pub fn remember(sk: Common, tcp: Tcp, cause: u8) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: live map values.
+    let (slot, flags, generation) = unsafe { ((*conn).slot, (*conn).flags, (*record).generation) };
+    let key = sk.endpoints(tcp.local_port());
+    let entry = ClosedConnection::new(key, slot, generation, flags, u32::from(cause));
+    let place = key.place(setting!(closed_seed));
+    let Some(set) = CLOSED.get_ptr_mut(place.set & setting!(closed_mask)) else { return };
+    // SAFETY: a live map value; other CPUs may write it at the same time, which the entry's digest tells.
+    let replaced = unsafe { &mut *set }.put(&entry, place, now(), setting!(hz));
+    let Some(totals) = totals() else { return };
+    match replaced {
+        Replaced::Stale => {}
+        // SAFETY: a field of a live map value.
+        Replaced::Nothing => unsafe { add(addr_of_mut!((*totals).closed), 1) },
+        // SAFETY: as above.
+        Replaced::Live => unsafe { add(addr_of_mut!((*totals).closed_evicted), 1) },
     }
 }
 
 /// The closed connection between two ends and its pair's record, while the pair is still the same.
 #[inline(always)]
 pub fn recall(key: &ClosedKey) -> Option<(ClosedConnection, *mut PairRecord)> {
-    // SAFETY: copied at once.
-    let closed = *unsafe { CLOSED.get(key) }?;
+    let place = key.place(setting!(closed_seed));
+    let set = CLOSED.get_ptr(place.set & setting!(closed_mask))?;
+    // SAFETY: a live map value; an entry that changes meanwhile fails its digest.
+    let closed = unsafe { &*set }.find(key, place)?;
     let record = record(closed.slot)?;
     // SAFETY: a live map value.
     let generation = unsafe { (*record).generation };
-    (generation == closed.generation).then_some((closed, record))
+    if generation != closed.generation {
+        return None;
+    }
+    touch(record);
+    Some((closed, record))
 }

@@ -3,14 +3,11 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, Queue, RingBuf},
 };
 use finwatch_ebpf::{
     offsets::Offsets,
-    wire::{
-        ClosedConnection, ClosedKey, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings,
-        Totals,
-    },
+    wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
 };
 
 /// Sizes marked so are set by the agent; the programs never see them.
@@ -22,8 +19,17 @@ pub static OFFSETS: Offsets = zeroed_offsets();
 
 /// What the user asked for.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings =
-    Settings { hz: 0, goodbye_bytes: 0, filter: 0, max_pairs: 0, netns: 0, incidents_per_second: 0 };
+pub static SETTINGS: Settings = Settings {
+    hz: 0,
+    goodbye_bytes: 0,
+    filter: 0,
+    features: 0,
+    closed_mask: 0,
+    closed_seed: 0,
+    max_pairs: 0,
+    netns: 0,
+    incidents_per_second: 0,
+};
 
 /// Live connections by socket address.
 #[map]
@@ -31,7 +37,7 @@ pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET
 
 /// Connections that late segments may still concern; the oldest make room.
 #[map]
-pub static CLOSED: LruHashMap<ClosedKey, ClosedConnection> = LruHashMap::with_max_entries(SET_BY_AGENT, 0);
+pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
 
 /// The pairs' records; the agent maps them into its memory.
 #[map]

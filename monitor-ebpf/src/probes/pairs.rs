@@ -14,8 +14,7 @@ use finwatch_ebpf::wire::{
 use crate::{
     count::add,
     maps::{
-        FREE_SLOTS, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, offset, setting,
-        totals,
+        FREE_SLOTS, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, setting, totals,
     },
     process,
     socket::{Common, Tcp, jiffies},
@@ -37,7 +36,7 @@ impl Pair {
     /// The pair of a connection that the current task opens.
     #[inline(always)]
     pub fn opened(sk: Common, tcp: Tcp) -> Self {
-        let cgroup = cgroup(tcp);
+        let cgroup = tcp.cgroup();
         Self {
             key: PairKey {
                 side: SIDE_PROXY,
@@ -56,7 +55,7 @@ impl Pair {
     /// The pair of a connection that this host has accepted.
     #[inline(always)]
     pub fn accepted(sk: Common, tcp: Tcp) -> Self {
-        let cgroup = cgroup(tcp);
+        let cgroup = tcp.cgroup();
         let remote = sk.remote();
         let known = PROXY_RANGES.get(Key::new(ADDRESS_BITS, remote)).is_some();
         let (flags, proxy) = if known { (0, remote) } else { (KEY_EXTERNAL, [0; 16]) };
@@ -238,19 +237,4 @@ fn owner(tcp: Tcp, cgroup: u64) -> u64 {
 #[inline(always)]
 fn bucket(owner: u64) -> u32 {
     ((owner.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32) & (OWNER_BUCKETS - 1)
-}
-
-/// The id of the cgroup in which the socket was made; an accepted socket has its listener's. Up to 5.14 the lowest
-/// bit marks a value that is no pointer:
-/// <https://github.com/torvalds/linux/blob/v5.10/include/linux/cgroup-defs.h#L784-L803>.
-#[inline(always)]
-fn cgroup(tcp: Tcp) -> u64 {
-    if offset!(cgroup_data) == 0 {
-        return 0;
-    }
-    let cgroup = process::follow(tcp.address(), offset!(cgroup_data));
-    if cgroup & 1 != 0 {
-        return 0;
-    }
-    process::follow(process::follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
 }

@@ -3,9 +3,15 @@
 use core::{ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
-use finwatch_ebpf::{evidence::Evidence, wire::ClosedKey};
+use finwatch_ebpf::{
+    evidence::Evidence,
+    wire::{ClosedKey, FEATURE_TYPED_CGROUP},
+};
 
-use crate::maps::{offset, setting};
+use crate::{
+    maps::{offset, setting},
+    process::follow,
+};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -22,7 +28,7 @@ pub struct Tcp(*const c_void);
 
 /// Loads a field. The verifier knows the pointer's type and the offset's value and checks the access against BTF.
 #[inline(always)]
-fn load<T>(base: *const c_void, offset: u32) -> T {
+pub fn load<T>(base: *const c_void, offset: u32) -> T {
     // SAFETY: the verifier refuses the program where this is outside the pointed-to struct.
     let field = unsafe { base.byte_add(offset as usize) };
     // SAFETY: as above; T is an integer.
@@ -130,10 +136,31 @@ impl Tcp {
         load(self.0, offset!(uid))
     }
 
-    /// Its address, for reads that do not go through BTF.
+    /// Whether no application has it yet: a connection that waits for accept().
     #[inline(always)]
-    pub fn address(self) -> u64 {
-        self.0 as u64
+    pub fn is_unaccepted(self) -> bool {
+        let socket: *const c_void = load(self.0, offset!(socket));
+        socket.is_null()
+    }
+
+    /// The id of the cgroup in which the socket was made; an accepted socket has its listener's. Up to 5.14 the
+    /// lowest bit marks a value that is no pointer:
+    /// <https://github.com/torvalds/linux/blob/v5.10/include/linux/cgroup-defs.h#L784-L803>.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        if offset!(cgroup_data) == 0 {
+            return 0;
+        }
+        if setting!(features) & FEATURE_TYPED_CGROUP != 0 {
+            let cgroup: *const c_void = load(self.0, offset!(cgroup_data));
+            let node: *const c_void = load(cgroup, offset!(cgroup_kn));
+            return load(node, offset!(kn_id));
+        }
+        let cgroup = follow(self.0 as u64, offset!(cgroup_data));
+        if cgroup & 1 != 0 {
+            return 0;
+        }
+        follow(follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
     }
 
     /// Looks at the socket.

@@ -181,7 +181,7 @@ fn the_agent_tells_its_occupancy_and_limits() {
         ("finwatch_pairs_expired_total", 2.0),
         ("finwatch_tracked_connections", 11.0),
         ("finwatch_untracked_connections_total", 12.0),
-        ("finwatch_closed_connections", 65_536.0),
+        ("finwatch_closed_connections", 15.0),
         ("finwatch_closed_connections_limit", 65_536.0),
         ("finwatch_incidents_total", 17.0),
         ("finwatch_incidents_lost_total", 18.0),
