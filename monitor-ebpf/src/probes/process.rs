@@ -68,7 +68,7 @@ pub fn follow(base: u64, offset: u32) -> u64 {
 
 /// The value at `base + offset`.
 #[inline(always)]
-pub fn read<T>(base: u64, offset: u32) -> Option<T> {
+fn read<T>(base: u64, offset: u32) -> Option<T> {
     let address = (base + u64::from(offset)) as *const c_void;
     // SAFETY: the helper checks the address and fails on a bad one; T is integers only.
     unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()

@@ -18,8 +18,7 @@ use crate::{
     connections::{find, recall},
     count::{add, count},
     maps::{offset, setting, totals},
-    process::{follow, read},
-    socket::Common,
+    socket::{Common, load},
 };
 
 /// The hook.
@@ -102,10 +101,13 @@ fn untracked() {
     }
 }
 
-/// The namespace of the device that a segment came in on.
+/// The namespace of the device that a segment came in on, 0 without a segment.
 #[inline(always)]
 fn namespace_of(skb: *const c_void) -> u32 {
-    let device = follow(skb as u64, offset!(skb_dev));
-    let net = follow(device, offset!(dev_net));
-    read(net, offset!(net_inum)).unwrap_or(0)
+    if skb.is_null() {
+        return 0;
+    }
+    let device: *const c_void = load(skb, offset!(skb_dev));
+    let net: *const c_void = load(device, offset!(dev_net));
+    load(net, offset!(net_inum))
 }

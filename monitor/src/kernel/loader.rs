@@ -114,7 +114,8 @@ pub enum KernelError {
     Foreign(&'static str),
 }
 
-/// Causes are part of the sentence: the outermost message alone says too little.
+/// Causes are part of the sentence: the outermost message alone says too little. Of the verifier's log, only the line
+/// that says what it refused.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -125,8 +126,18 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = inner.source();
     }
-    // Verifier logs have their own place: the log at debug level.
-    text.lines().next().unwrap_or_default().to_owned()
+    let Some((message, log)) = text.split_once("Verifier output:") else { return one_line(&text) };
+    let refused = log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistics(line));
+    format!("{} The verifier says: {}", one_line(message), refused.unwrap_or("nothing"))
+}
+
+/// The verifier ends its log with figures about itself.
+fn is_statistics(line: &str) -> bool {
+    ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn list(fields: &[&Field]) -> String {
