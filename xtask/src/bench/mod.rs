@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what finwatch costs where it costs most, a proxy that opens a connection for every request.
 
+mod document;
 mod load;
 mod programs;
 mod report;
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// How many rounds, each measuring every mode in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Also write the table, with what it was measured on, to docs/cost.md
+    #[arg(long)]
+    write_docs: bool,
 }
 
 /// One mode measured once.
@@ -59,6 +63,9 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     fs::write(&path, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("writing {}", path.display()))?;
     println!("\n{}\n{}", report.table(), path.display());
+    if args.write_docs {
+        document::write(&report.table(), args.rounds, args.seconds)?;
+    }
     Ok(())
 }
 
