@@ -127,8 +127,10 @@ fn halves(hash: u64) -> [u32; 2] {
 
 #[inline]
 fn words(address: &[u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+    let number = u128::from_ne_bytes(*address);
+    let [low, high] = [number, number >> 64];
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    [low as u64, high as u64]
 }
 
 #[cfg(test)]

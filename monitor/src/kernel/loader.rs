@@ -259,7 +259,7 @@ fn settings(options: &Options, features: u32) -> Settings {
         features,
         closed_mask: closed_sets(options.max_connections) - 1,
         // Of this run's own: nobody outside can choose ends that meet in one set.
-        closed_seed: RandomState::new().hash_one(0_u8) as u32,
+        closed_seed: u32::try_from(RandomState::new().hash_one(0_u8) >> 32).expect("half of it"),
         max_pairs: options.max_pairs,
         netns: host_netns(),
         incidents_per_second: options.incidents_per_second,
