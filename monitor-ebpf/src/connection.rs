@@ -3,9 +3,9 @@
 use crate::{
     evidence::Evidence,
     wire::{
-        CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN, CONN_LOCAL_FIN,
-        CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY, CONN_QUIET_KNOWN,
-        CONN_UNANSWERED_AT_FIN, Connection, Counter,
+        CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
+        CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
+        CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter, Verdict,
     },
 };
 
@@ -22,6 +22,8 @@ impl Connection {
             segments_at_close: 0,
             quiet_at_fin: 0,
             port_at_connect: u32::from(ev.local_port),
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 
@@ -36,6 +38,8 @@ impl Connection {
             segments_at_close: 0,
             quiet_at_fin: 0,
             port_at_connect: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 
@@ -101,6 +105,9 @@ impl Connection {
     #[inline]
     pub fn on_application_close(&mut self, ev: &Evidence, fin: bool) -> Option<Counter> {
         self.segments_at_close = ev.data_segs_in;
+        if ev.backlog_data {
+            self.flags |= CONN_BACKLOG_DATA;
+        }
         if self.has(CONN_APP_CLOSED) || !ev.closed_by_application() {
             return None;
         }
