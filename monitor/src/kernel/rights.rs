@@ -2,7 +2,8 @@
 
 use caps::{CapSet, Capability};
 
-/// The capabilities that loading and attaching need, and what for.
+/// The capabilities that loading and attaching need, and what for. Programs that only trace need no CAP_NET_ADMIN:
+/// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/syscall.c#L2010-L2051>
 pub const NEEDED: [(Capability, &str); 2] =
     [(Capability::CAP_BPF, "to load eBPF"), (Capability::CAP_PERFMON, "to trace and to read kernel fields")];
 
@@ -18,9 +19,23 @@ pub fn missing() -> Vec<Capability> {
 /// One sentence on what is missing, with the remedy.
 pub fn remedy(missing: &[Capability]) -> String {
     let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let needed = NEEDED.map(|(capability, _)| capability.to_string().to_lowercase());
     format!(
-        "not allowed to load eBPF: {} missing; run as root (sudo), or give the capabilities: setcap \
-         cap_bpf,cap_perfmon,cap_net_admin+ep on the binary, or AmbientCapabilities= in a systemd unit",
-        names.join(" and ")
+        "not allowed to load eBPF: {} missing; run as root (sudo), or give the capabilities: setcap {}+ep on the binary, \
+         or AmbientCapabilities= in a systemd unit",
+        names.join(" and "),
+        needed.join(",")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_names_what_is_missing_and_all_that_is_needed() {
+        let told = remedy(&[Capability::CAP_PERFMON]);
+        assert!(told.contains("eBPF: CAP_PERFMON missing"), "{told}");
+        assert!(told.contains("setcap cap_bpf,cap_perfmon+ep "), "{told}");
+    }
 }

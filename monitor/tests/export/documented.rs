@@ -1,13 +1,11 @@
 //! docs/metrics.md and /metrics tell the same.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use finwatch_ebpf::wire::KEY_EXTERNAL;
 
 use crate::{
+    document::{PAIR_LABELS, Told, document, exposed, processes, quoted, section, table},
     parsed::{Family, parse, text},
     support::{Pairs, Record, exporter, proxy_key, upstream_key},
 };
@@ -15,56 +13,6 @@ use crate::{
 /// The section whose families are read from the kernel's tables, which nothing does yet. Once one of them is exposed
 /// it fails the test below until it is taken out here.
 const NOT_YET_EXPOSED: &str = "## How things stand";
-const PAIR_FAMILIES: &str = "## What happened to pairs";
-const AGENT_FAMILIES: &str = "## The agent itself";
-const PAIR_LABELS: [&str; 4] = ["side", "proxy", "upstream", "workload"];
-
-/// Type, and values by label; no values where the document leaves them open.
-#[derive(Debug, PartialEq, Eq)]
-struct Told {
-    kind: String,
-    labels: BTreeMap<String, BTreeSet<String>>,
-}
-
-fn document() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).expect("docs/metrics.md")
-}
-
-fn section<'a>(document: &'a str, title: &str) -> &'a str {
-    let begin = document.find(&format!("\n{title}\n")).unwrap_or_else(|| panic!("no section {title}")) + 1;
-    let rest = &document[begin + title.len()..];
-    &rest[..rest.find("\n## ").unwrap_or(rest.len())]
-}
-
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
-}
-
-/// The rows of a section's table, by family.
-fn table(section: &str) -> BTreeMap<String, Told> {
-    let mut families = BTreeMap::new();
-    for row in section.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 4, "{row}");
-        for name in quoted(cells[0]) {
-            let told = Told { kind: cells[1].to_owned(), labels: labels(cells[2]) };
-            assert!(families.insert(format!("finwatch_{name}"), told).is_none(), "{name} stands there twice");
-        }
-    }
-    assert!(!families.is_empty());
-    families
-}
-
-/// "`hook`, `mode`: `full`, `off`": what stands before a colon, or in a cell without one, is a label.
-fn labels(cell: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let (names, values) = cell.split_once(':').unwrap_or((cell, ""));
-    let mut labels: BTreeMap<String, BTreeSet<String>> =
-        quoted(names).map(|name| (name.to_owned(), BTreeSet::new())).collect();
-    if let Some(last) = quoted(names).last() {
-        labels.insert(last.to_owned(), quoted(values).map(str::to_owned).collect());
-    }
-    labels
-}
 
 /// What an exposition with everything in it shows, told as the document tells it.
 fn shown(families: &[Family], text: &str, open: &[&str]) -> BTreeMap<String, Told> {
@@ -96,14 +44,9 @@ fn everything() -> String {
 
 #[test]
 fn the_document_and_the_exposition_name_the_same_families_labels_and_values() {
-    let document = document();
     let text = everything();
     let families = parse(&text);
-    let mut told = table(section(&document, PAIR_FAMILIES));
-    for family in told.values_mut() {
-        family.labels.extend(PAIR_LABELS.map(|label| (label.to_owned(), BTreeSet::new())));
-    }
-    told.extend(table(section(&document, AGENT_FAMILIES)));
+    let told = exposed();
     let open = [&PAIR_LABELS[..], &["program", "hook", "version", "revision"]].concat();
     let shown = shown(&families, &text, &open);
     for (name, told) in &told {
@@ -125,9 +68,7 @@ fn what_is_not_exposed_yet_is_not_exposed() {
 #[test]
 fn process_families_are_those_of_the_document() {
     let document = document();
-    let agent = section(&document, AGENT_FAMILIES);
-    let told: BTreeSet<&str> =
-        quoted(agent).filter(|name| name.starts_with("process_") && !name.ends_with('*')).collect();
+    let told = processes(&document);
     let families = parse(&everything());
     let shown: BTreeSet<&str> = families
         .iter()

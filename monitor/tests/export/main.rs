@@ -1,5 +1,7 @@
 //! What is exposed, and how it is served, over made-up sources.
 
+#[path = "../support/document.rs"]
+mod document;
 mod documented;
 mod exposition;
 mod http;
