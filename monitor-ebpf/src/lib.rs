@@ -9,6 +9,7 @@ pub mod cause;
 pub mod connection;
 pub mod evidence;
 pub mod histogram;
+pub mod levels;
 pub mod offsets;
 #[cfg(feature = "agent")]
 mod pod;

@@ -54,6 +54,8 @@ fields! {
     net = "sock_common", "skc_net";
     /// Flag bits, `SOCK_DEAD` and `SOCK_DONE` among them.
     flags = "sock_common", "skc_flags";
+    /// The listening socket of a request mini-socket.
+    listener = "sock_common", "skc_listener";
     /// The IP protocol.
     protocol = "sock", "sk_protocol";
     /// The pending error.
@@ -64,6 +66,16 @@ fields! {
     uid = "sock", "sk_uid";
     /// The cgroup in which the socket was made.
     cgroup_data = "sock", "sk_cgrp_data";
+    /// The file side of the socket.
+    socket = "sock", "sk_socket";
+    /// Connections that wait for accept().
+    ack_backlog = "sock", "sk_ack_backlog";
+    /// How many may wait.
+    max_ack_backlog = "sock", "sk_max_ack_backlog";
+    /// The inode number that `/proc` shows, from the file side.
+    socket_inode = "socket_alloc", "vfs_inode.i_ino";
+    /// What a timewait mini-socket stands for.
+    substate = "inet_timewait_sock", "tw_substate";
     /// Local port, network byte order; kept after the end.
     sport = "inet_sock", "inet_sport";
     /// When data was last received.

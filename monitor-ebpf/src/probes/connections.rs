@@ -2,6 +2,7 @@
 
 use core::ptr::addr_of_mut;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     cause::Death,
     wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, PairRecord},
@@ -9,7 +10,7 @@ use finwatch_ebpf::{
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, totals},
+    maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, totals},
     pairs::{Pair, record},
     socket::{Common, jiffies},
 };
@@ -18,23 +19,59 @@ const MINUS_ONE: u64 = u64::MAX;
 
 /// Starts to track a connection of `pair`.
 #[inline(always)]
-pub fn track(sk: Common, pair: &Pair, mut conn: Connection) {
+pub fn track(sk: Common, pair: &Pair, conn: Connection) {
+    replace_missed(sk);
+    insert(sk, pair, conn, 0);
+}
+
+/// Starts to track a connection of `pair` that a walk has found, unless its own event has just done so. Says whether it
+/// is tracked now.
+#[inline(always)]
+pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
+    let inserted = insert(sk, pair, conn, u64::from(BPF_NOEXIST));
+    if inserted {
+        if let Some(totals) = totals() {
+            // SAFETY: a field of a live map value.
+            unsafe { add(addr_of_mut!((*totals).adopted), 1) };
+        }
+    }
+    inserted
+}
+
+#[inline(always)]
+fn insert(sk: Common, pair: &Pair, mut conn: Connection, flags: u64) -> bool {
     if pair.without_request_rules() {
         conn.flags |= CONN_NO_REQUEST_RULES;
     }
-    let Some(totals) = totals() else { return };
-    replace_missed(sk);
-    if CONNECTIONS.insert(sk.address(), conn, 0).is_err() {
+    conn.netns = sk.netns();
+    conn.seen = WALK.get(0).map_or(0, |walk| walk.id);
+    let Some(totals) = totals() else { return false };
+    if CONNECTIONS.insert(sk.address(), conn, flags).is_err() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).untracked), 1) };
-        return;
+        return false;
     }
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*totals).tracked), 1) };
     if let Some(record) = record(conn.slot) {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*record).tracked), 1) };
+        announce(conn.netns, record);
     }
+    true
+}
+
+/// Tells the agent about a network namespace; a pair that stays in its namespace does so once.
+#[inline(always)]
+fn announce(netns: u32, record: *mut PairRecord) {
+    // SAFETY: a live map value.
+    if unsafe { (*record).netns } == netns {
+        return;
+    }
+    // SAFETY: as above; whichever CPU writes last, the namespace has been announced.
+    unsafe { (*record).netns = netns };
+    // The oldest make room in a full table: an insertion does not fail.
+    let _ = NAMESPACES.insert(netns, 1, 0);
 }
 
 /// An entry that is already there belonged to a socket whose end was missed.
@@ -44,6 +81,10 @@ fn replace_missed(sk: Common) {
     // SAFETY: a live map value.
     if let Some(record) = record(unsafe { (*missed).slot }) {
         forget(sk, record);
+        if let Some(totals) = totals() {
+            // SAFETY: a field of a live map value.
+            unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use core::{ffi::c_void, ptr::read_volatile};
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock};
 use finwatch_ebpf::{evidence::Evidence, wire::ClosedKey};
 
-use crate::maps::{offset, setting};
+use crate::{
+    maps::{offset, setting},
+    process::follow,
+};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -54,6 +57,20 @@ impl Common {
         // SAFETY: the pointer is a BTF pointer to a socket; the helper checks state and protocol.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
         (!tcp.is_null()).then_some(Tcp(tcp.cast_const().cast()))
+    }
+
+    /// The state that a timewait mini-socket stands for (TIME_WAIT or FIN_WAIT2), as `ss` prints it.
+    #[inline(always)]
+    pub fn substate(self) -> Option<u8> {
+        // SAFETY: as in `tcp`.
+        let time_wait = unsafe { bpf_skc_to_tcp_timewait_sock(self.0.cast_mut()) };
+        (!time_wait.is_null()).then(|| load(time_wait.cast_const().cast(), offset!(substate)))
+    }
+
+    /// The address of a request mini-socket's listening socket.
+    #[inline(always)]
+    pub fn listener(self) -> u64 {
+        load(self.0, offset!(listener))
     }
 
     /// Whether it is an Internet socket.
@@ -128,6 +145,37 @@ impl Tcp {
     #[inline(always)]
     pub fn uid(self) -> u32 {
         load(self.0, offset!(uid))
+    }
+
+    /// The inode number that `/proc` shows for it; `None` for an orphan, or where the kernel does not tell.
+    #[inline(always)]
+    pub fn inode(self) -> Option<u64> {
+        let socket = follow(self.address(), offset!(socket));
+        if socket == 0 || offset!(socket_inode) == 0 {
+            return None;
+        }
+        Some(follow(socket, offset!(socket_inode)))
+    }
+
+    /// Connections that wait for accept().
+    #[inline(always)]
+    pub fn backlog(self) -> u32 {
+        load(self.0, offset!(ack_backlog))
+    }
+
+    /// How many may wait.
+    #[inline(always)]
+    pub fn max_backlog(self) -> u32 {
+        load(self.0, offset!(max_ack_backlog))
+    }
+
+    /// Jiffies since data last went in either direction.
+    #[inline(always)]
+    pub fn quiet(self) -> u32 {
+        let now = now();
+        let sent: u32 = load(self.0, offset!(lsndtime));
+        let received: u32 = load(self.0, offset!(lrcvtime));
+        now.wrapping_sub(sent).min(now.wrapping_sub(received))
     }
 
     /// Its address, for reads that do not go through BTF.

@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _};
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, Iter, ProgramError},
 };
 use finwatch_ebpf::{
     offsets::{Field, Offsets},
@@ -22,9 +22,13 @@ use crate::model::source::HookMode;
 use super::{
     btf::{Btf, BtfError},
     expiry::Expiry,
-    hooks::{HOOKS, Hook, is_required, locate, offered},
+    hooks::{HOOKS, Hook, HookKind, ITERATOR_PREFIX, is_required, locate, offered},
     mapped::Tables,
+    missed::Missed,
+    processes::Processes,
     rights,
+    rounds::Parts,
+    walker::Walker,
 };
 
 /// Where the kernel publishes its types.
@@ -103,6 +107,9 @@ pub enum KernelError {
     /// A map could not be mapped into memory.
     #[error("cannot map the records into memory: {0}; is memory short?")]
     Mapping(io::Error),
+    /// The walk over the sockets cannot be set up.
+    #[error("cannot walk over the kernel's sockets: {0}; `finwatch check` shows what this kernel lacks")]
+    Walk(io::Error),
     /// The object and the agent were not built together.
     #[error("the eBPF object has no {0}: it does not belong to this agent; rebuild finwatch")]
     Foreign(&'static str),
@@ -152,6 +159,8 @@ pub struct Kernel {
     pub incidents: RingBuf<MapData>,
     /// Drops pairs without sockets.
     pub expiry: Expiry,
+    /// Reads how things stand; `None` where the iterator does not work.
+    pub levels: Option<Parts>,
 }
 
 impl Kernel {
@@ -180,8 +189,9 @@ impl Kernel {
         let free: Queue<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
-        let hooks = attach(&mut ebpf, &aya_btf, modes)?;
-        Ok(Self { ebpf, tables, hooks, incidents, expiry })
+        let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
+        let levels = levels(&mut ebpf, &tables, options, &mut hooks)?;
+        Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
 }
 
@@ -252,6 +262,8 @@ fn load(
         .map_max_entries("CONNECTIONS", options.max_connections)
         .map_max_entries("CLOSED", options.max_connections)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("LEVELS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("PROCESSES", options.max_connections)
         .map_max_entries("PAIR_INDEX", options.max_pairs)
         .map_max_entries("FREE_SLOTS", options.max_pairs)
         .map_max_entries("PROXY_RANGES", at_least_one(options.proxy_ranges.len()))
@@ -317,7 +329,7 @@ fn attach(
     let mut attached = Vec::new();
     for (hook, offered) in HOOKS.iter().zip(modes) {
         let result = if offered == HookMode::Off {
-            Err(KernelError::MissingHook(hook.tracepoint))
+            Err(KernelError::MissingHook(hook.name))
         } else {
             attach_one(ebpf, btf, hook)
         };
@@ -330,12 +342,49 @@ fn attach(
     Ok(attached)
 }
 
+/// What walks need, unless the iterator does not work here.
+fn levels(
+    ebpf: &mut Ebpf,
+    tables: &std::sync::Arc<Tables>,
+    options: &Options,
+    hooks: &mut [Attached],
+) -> Result<Option<Parts>, KernelError> {
+    let works =
+        |attached: &&mut Attached| attached.hook.kind == HookKind::Iterator && attached.mode != HookMode::Off;
+    let Some(attached) = hooks.iter_mut().find(works) else { return Ok(None) };
+    let walker = match Walker::new(ebpf, tables.clone(), options.max_pairs + FIRST_FREE_SLOT) {
+        Ok(walker) => walker,
+        Err(error) => {
+            attached.mode = HookMode::Off;
+            attached.error = Some(error);
+            return Ok(None);
+        }
+    };
+    Ok(Some(Parts {
+        walker,
+        tables: tables.clone(),
+        announced: typed(ebpf, "NAMESPACES")?,
+        processes: Processes::new(typed(ebpf, "PROCESSES")?),
+        missed: Missed::new(typed(ebpf, "CONNECTIONS")?, options.max_connections),
+        host_only: options.host_netns_only,
+    }))
+}
+
 fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
-    let failed = |error| KernelError::Attach { hook: hook.tracepoint, error };
+    let failed = |error| KernelError::Attach { hook: hook.name, error };
     let program = ebpf.program_mut(hook.program).ok_or(KernelError::Foreign(hook.program))?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
-    program.load(hook.tracepoint, btf).map_err(failed)?;
-    program.attach().map_err(failed)?;
+    match hook.kind {
+        HookKind::Tracepoint(_) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+            program.load(hook.name, btf).map_err(failed)?;
+            program.attach().map_err(failed)?;
+        }
+        // It is attached anew in every namespace (see `walker`).
+        HookKind::Iterator => {
+            let program: &mut Iter = program.try_into().map_err(failed)?;
+            program.load(hook.name.trim_start_matches(ITERATOR_PREFIX), btf).map_err(failed)?;
+        }
+    }
     Ok(())
 }
 
