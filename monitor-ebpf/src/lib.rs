@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod cause;
+pub mod closed;
 pub mod connection;
 pub mod evidence;
 pub mod histogram;

@@ -56,8 +56,6 @@ fields! {
     flags = "sock_common", "skc_flags";
     /// The listening socket of a request mini-socket.
     listener = "sock_common", "skc_listener";
-    /// The IP protocol.
-    protocol = "sock", "sk_protocol";
     /// The pending error.
     err = "sock", "sk_err";
     /// Which directions are shut down.
@@ -66,13 +64,13 @@ fields! {
     uid = "sock", "sk_uid";
     /// The cgroup in which the socket was made.
     cgroup_data = "sock", "sk_cgrp_data";
-    /// The file side of the socket.
+    /// The file the socket belongs to; null before accept().
     socket = "sock", "sk_socket";
     /// Connections that wait for accept().
     ack_backlog = "sock", "sk_ack_backlog";
     /// How many may wait.
     max_ack_backlog = "sock", "sk_max_ack_backlog";
-    /// The inode number that `/proc` shows, from the file side.
+    /// The inode number that `/proc` shows, from the socket's file.
     socket_inode = "socket_alloc", "vfs_inode.i_ino";
     /// What a timewait mini-socket stands for.
     substate = "inet_timewait_sock", "tw_substate";
@@ -104,6 +102,10 @@ fields! {
     bytes_received = "tcp_sock", "bytes_received";
     /// `TCP_LINGER2`.
     linger2 = "tcp_sock", "linger2";
+    /// The device a segment came in on.
+    skb_dev = "sk_buff", "dev";
+    /// The device's namespace.
+    dev_net = "net_device", "nd_net";
     /// The namespace's inode number.
     net_inum = "net", "ns.inum";
     /// The cgroup's node.

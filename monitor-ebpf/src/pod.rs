@@ -6,7 +6,7 @@ use aya::Pod;
 use crate::{
     levels::{LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk},
     offsets::Offsets,
-    wire::{ClosedConnection, ClosedKey, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
+    wire::{ClosedKey, ClosedSet, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
 };
 
 // SAFETY (all): `repr(C)`, integers and arrays of integers only, no padding: any byte pattern is valid.
@@ -19,5 +19,5 @@ macro_rules! pod {
     };
 }
 
-pod!(ClosedConnection, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);
+pod!(ClosedSet, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);
 pod!(LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk);

@@ -251,6 +251,8 @@ pub struct ClosedKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedConnection {
+    /// Both ends.
+    pub key: ClosedKey,
     /// The pair's slot in `PAIRS`.
     pub slot: u32,
     /// The slot's generation at the close.
@@ -259,6 +261,25 @@ pub struct ClosedConnection {
     pub flags: u32,
     /// The death's [`crate::cause::Cause`].
     pub cause: u32,
+    /// Digest of the rest: tells an entry that two CPUs wrote at once.
+    pub check: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Entries in one set of the table of closed connections.
+pub const CLOSED_WAYS: usize = 8;
+
+/// The closed connections whose keys hash alike: one value of the `CLOSED` array. See [`crate::closed`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedSet {
+    /// Part of each entry's hash, 0 where there is none.
+    pub tags: [u32; CLOSED_WAYS],
+    /// When each entry was written: low 32 bits of jiffies.
+    pub times: [u32; CLOSED_WAYS],
+    /// The entries.
+    pub entries: [ClosedConnection; CLOSED_WAYS],
 }
 
 /// One anomaly, as it travels through the ring buffer.
@@ -299,10 +320,14 @@ pub struct Totals {
     pub pairs: u64,
     /// Connections whose pair found no room and was folded.
     pub folded: u64,
-    /// Entries ever added to the table of closed connections; the table holds the newest.
-    pub closed_added: u64,
+    /// Entries in the table of closed connections.
+    pub closed: u64,
+    /// Entries of that table that made room for others before their time.
+    pub closed_evicted: u64,
     /// Resets sent that concern no connection.
     pub resets_no_socket: u64,
+    /// Resets sent of connections that are not tracked.
+    pub resets_untracked: u64,
     /// Incidents handed to the agent.
     pub incidents: u64,
     /// Incidents lost because the ring buffer was full.
@@ -331,6 +356,11 @@ pub const FILTER_NO_REQUEST_RULES: u32 = 1 << 4;
 /// [`Settings::filter`]: only the network namespace [`Settings::netns`].
 pub const FILTER_NETNS: u32 = 1 << 5;
 
+/// [`Settings::features`]: the kernel hands the current task to programs as a typed pointer (from 5.11 on).
+pub const FEATURE_TYPED_TASK: u32 = 1;
+/// [`Settings::features`]: a socket's cgroup is a typed pointer (from 5.15 on).
+pub const FEATURE_TYPED_CGROUP: u32 = 1 << 1;
+
 /// Value in `PORTS` and `NETS`: include.
 pub const RULE_INCLUDE: u32 = 1;
 /// Value in `PORTS` and `NETS`: exclude.
@@ -356,6 +386,12 @@ pub struct Settings {
     pub goodbye_bytes: u32,
     /// `FILTER_*` bits.
     pub filter: u32,
+    /// `FEATURE_*` bits.
+    pub features: u32,
+    /// Number of sets in `CLOSED`, a power of two, less one.
+    pub closed_mask: u32,
+    /// Seed of the hash that spreads closed connections over the sets.
+    pub closed_seed: u32,
     /// Slots of `PAIRS`.
     pub max_pairs: u32,
     /// With [`FILTER_NETNS`]: the namespace's inode number.

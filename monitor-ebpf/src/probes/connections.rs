@@ -4,61 +4,79 @@ use core::ptr::addr_of_mut;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
-    cause::Death,
+    closed::Replaced,
     wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, PairRecord},
 };
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, totals},
+    maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, setting, totals},
     pairs::{Pair, record},
-    socket::{Common, jiffies},
+    socket::{Common, Tcp, jiffies, now},
 };
 
 const MINUS_ONE: u64 = u64::MAX;
 
-/// Starts to track a connection of `pair`.
+/// Starts to track a connection of `pair`; returns its pair's record, `None` when the table is full.
 #[inline(always)]
-pub fn track(sk: Common, pair: &Pair, conn: Connection) {
-    replace_missed(sk);
-    insert(sk, pair, conn, 0);
+pub fn track(sk: Common, pair: &Pair, conn: Connection) -> Option<*mut PairRecord> {
+    let conn = placed(sk, pair, conn);
+    if !insert(sk, &conn) && !replace_missed(sk, &conn) {
+        count_untracked();
+        return None;
+    }
+    begin(&conn)
 }
 
 /// Starts to track a connection of `pair` that a walk has found, unless its own event has just done so. Says whether it
-/// is tracked now.
+/// did.
 #[inline(always)]
 pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
-    let inserted = insert(sk, pair, conn, u64::from(BPF_NOEXIST));
-    if inserted {
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).adopted), 1) };
-        }
+    let conn = placed(sk, pair, conn);
+    if !insert(sk, &conn) {
+        count_untracked();
+        return false;
     }
-    inserted
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).adopted), 1) };
+    }
+    begin(&conn).is_some()
 }
 
 #[inline(always)]
-fn insert(sk: Common, pair: &Pair, mut conn: Connection, flags: u64) -> bool {
+fn placed(sk: Common, pair: &Pair, mut conn: Connection) -> Connection {
     if pair.without_request_rules() {
         conn.flags |= CONN_NO_REQUEST_RULES;
     }
     conn.netns = sk.netns();
     conn.seen = WALK.get(0).map_or(0, |walk| walk.id);
-    let Some(totals) = totals() else { return false };
-    if CONNECTIONS.insert(sk.address(), conn, flags).is_err() {
+    conn
+}
+
+#[inline(always)]
+fn insert(sk: Common, conn: &Connection) -> bool {
+    CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+#[inline(always)]
+fn count_untracked() {
+    if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).untracked), 1) };
-        return false;
     }
+}
+
+#[inline(always)]
+fn begin(conn: &Connection) -> Option<*mut PairRecord> {
     // SAFETY: a field of a live map value.
-    unsafe { add(addr_of_mut!((*totals).tracked), 1) };
-    if let Some(record) = record(conn.slot) {
-        // SAFETY: a field of a live map value.
-        unsafe { add(addr_of_mut!((*record).tracked), 1) };
-        announce(conn.netns, record);
-    }
-    true
+    unsafe { add(addr_of_mut!((*totals()?).tracked), 1) };
+    let record = record(conn.slot)?;
+    // SAFETY: a field of a live map value.
+    unsafe { add(addr_of_mut!((*record).tracked), 1) };
+    touch(record);
+    announce(conn.netns, record);
+    Some(record)
 }
 
 /// Tells the agent about a network namespace; a pair that stays in its namespace does so once.
@@ -76,36 +94,42 @@ fn announce(netns: u32, record: *mut PairRecord) {
 
 /// An entry that is already there belonged to a socket whose end was missed.
 #[inline(always)]
-fn replace_missed(sk: Common) {
-    let Some(missed) = CONNECTIONS.get_ptr(sk.address()) else { return };
-    // SAFETY: a live map value.
-    if let Some(record) = record(unsafe { (*missed).slot }) {
-        forget(sk, record);
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
-        }
+fn replace_missed(sk: Common, conn: &Connection) -> bool {
+    if CONNECTIONS.get_ptr(sk.address()).is_none() {
+        return false;
     }
+    forget(sk);
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
+    }
+    insert(sk, conn)
 }
 
-/// The connection of a socket and its pair's record; marks the pair as touched.
+/// The connection of a socket and its pair's record.
 #[inline(always)]
 pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
     let conn = CONNECTIONS.get_ptr_mut(sk.address())?;
     // SAFETY: a live map value.
     let slot = unsafe { (*conn).slot };
-    let record = record(slot)?;
+    Some((conn, record(slot)?))
+}
+
+/// Marks a pair as in use now.
+#[inline(always)]
+fn touch(record: *mut PairRecord) {
     // SAFETY: a live map value; every writer writes the same moment.
     unsafe { (*record).touched = jiffies() };
-    Some((conn, record))
 }
 
 /// Ends the tracking of a connection.
 #[inline(always)]
-pub fn forget(sk: Common, record: *mut PairRecord) {
+pub fn forget(sk: Common) {
+    let Some((_, record)) = find(sk) else { return };
     if CONNECTIONS.remove(sk.address()).is_err() {
         return;
     }
+    touch(record);
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), MINUS_ONE) };
     if let Some(totals) = totals() {
@@ -115,28 +139,40 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
 }
 
 /// Keeps what a late reset or a mini-socket needs.
-#[inline(always)]
-pub fn remember(key: &ClosedKey, conn: &Connection, record: *mut PairRecord, death: &Death) {
-    // SAFETY: a live map value.
-    let generation = unsafe { (*record).generation };
-    let closed =
-        ClosedConnection { slot: conn.slot, generation, flags: conn.flags, cause: death.cause as u32 };
-    let known = CLOSED.get_ptr(key).is_some();
-    if CLOSED.insert(key, closed, 0).is_ok() && !known {
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).closed_added), 1) };
-        }
+#[inline(never)]
+pub fn remember(sk: Common, tcp: Tcp, cause: u8) {
+    let Some((conn, record)) = find(sk) else { return };
+    // SAFETY: live map values.
+    let (slot, flags, generation) = unsafe { ((*conn).slot, (*conn).flags, (*record).generation) };
+    let key = sk.endpoints(tcp.local_port());
+    let entry = ClosedConnection::new(key, slot, generation, flags, u32::from(cause));
+    let place = key.place(setting!(closed_seed));
+    let Some(set) = CLOSED.get_ptr_mut(place.set & setting!(closed_mask)) else { return };
+    // SAFETY: a live map value; other CPUs may write it at the same time, which the entry's digest tells.
+    let replaced = unsafe { &mut *set }.put(&entry, place, now(), setting!(hz));
+    let Some(totals) = totals() else { return };
+    match replaced {
+        Replaced::Stale => {}
+        // SAFETY: a field of a live map value.
+        Replaced::Nothing => unsafe { add(addr_of_mut!((*totals).closed), 1) },
+        // SAFETY: as above.
+        Replaced::Live => unsafe { add(addr_of_mut!((*totals).closed_evicted), 1) },
     }
 }
 
 /// The closed connection between two ends and its pair's record, while the pair is still the same.
 #[inline(always)]
 pub fn recall(key: &ClosedKey) -> Option<(ClosedConnection, *mut PairRecord)> {
-    // SAFETY: copied at once.
-    let closed = *unsafe { CLOSED.get(key) }?;
+    let place = key.place(setting!(closed_seed));
+    let set = CLOSED.get_ptr(place.set & setting!(closed_mask))?;
+    // SAFETY: a live map value; an entry that changes meanwhile fails its digest.
+    let closed = unsafe { &*set }.find(key, place)?;
     let record = record(closed.slot)?;
     // SAFETY: a live map value.
     let generation = unsafe { (*record).generation };
-    (generation == closed.generation).then_some((closed, record))
+    if generation != closed.generation {
+        return None;
+    }
+    touch(record);
+    Some((closed, record))
 }

@@ -2,29 +2,22 @@
 
 use core::ptr::addr_of_mut;
 
-use finwatch_ebpf::{
-    cause::Cause,
-    evidence::Evidence,
-    wire::{ClosedKey, Connection, Incident, PairRecord},
-};
-
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use finwatch_ebpf::wire::{Incident, PairRecord};
 
 use crate::{
+    connections::find,
     count::{add, jiffies_to_ms},
     maps::{INCIDENTS, setting, totals},
+    socket::{Common, Tcp},
 };
 
 /// Reports an anomaly, unless the pair has reported enough in this second.
-#[inline(always)]
-pub fn report(
-    cause: Cause,
-    record: *mut PairRecord,
-    conn: &Connection,
-    ev: &Evidence,
-    endpoints: &ClosedKey,
-) {
+#[inline(never)]
+pub fn report(sk: Common, tcp: Tcp, cause: u8) {
+    let Some((conn, record)) = find(sk) else { return };
     let Some(totals) = totals() else { return };
+    let ev = tcp.evidence();
     if limited(record, ev.now) {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).incidents_limited), 1) };
@@ -39,14 +32,16 @@ pub fn report(
     entry.write(Incident {
         // SAFETY: no arguments, no side effects.
         time_ns: unsafe { bpf_ktime_get_ns() },
-        opened_ns: conn.opened_ns,
+        // SAFETY: a live map value.
+        opened_ns: unsafe { (*conn).opened_ns },
         bytes_sent: ev.bytes_sent,
         bytes_received: ev.bytes_received,
         // SAFETY: a live map value.
         key: unsafe { (*record).key },
-        endpoints: *endpoints,
-        cause: cause as u32,
-        flags: conn.flags,
+        endpoints: sk.endpoints(ev.local_port),
+        cause: u32::from(cause),
+        // SAFETY: a live map value.
+        flags: unsafe { (*conn).flags },
         quiet_ms: u32::try_from(jiffies_to_ms(quiet)).unwrap_or(u32::MAX),
         reserved: 0,
     });

@@ -11,10 +11,7 @@ use finwatch_ebpf::{
         PORTS as ALL_PORTS, PortEntry, Process, Walk,
     },
     offsets::Offsets,
-    wire::{
-        ClosedConnection, ClosedKey, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings,
-        Totals,
-    },
+    wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
 };
 
 /// Sizes marked so are set by the agent; the programs never see them.
@@ -26,8 +23,17 @@ pub static OFFSETS: Offsets = zeroed_offsets();
 
 /// What the user asked for.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings =
-    Settings { hz: 0, goodbye_bytes: 0, filter: 0, max_pairs: 0, netns: 0, incidents_per_second: 0 };
+pub static SETTINGS: Settings = Settings {
+    hz: 0,
+    goodbye_bytes: 0,
+    filter: 0,
+    features: 0,
+    closed_mask: 0,
+    closed_seed: 0,
+    max_pairs: 0,
+    netns: 0,
+    incidents_per_second: 0,
+};
 
 /// Live connections by socket address.
 #[map]
@@ -35,7 +41,7 @@ pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET
 
 /// Connections that late segments may still concern; the oldest make room.
 #[map]
-pub static CLOSED: LruHashMap<ClosedKey, ClosedConnection> = LruHashMap::with_max_entries(SET_BY_AGENT, 0);
+pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
 
 /// The pairs' records; the agent maps them into its memory.
 #[map]

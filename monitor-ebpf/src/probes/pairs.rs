@@ -14,8 +14,7 @@ use finwatch_ebpf::wire::{
 use crate::{
     count::add,
     maps::{
-        FREE_SLOTS, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, offset, setting,
-        totals,
+        FREE_SLOTS, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, setting, totals,
     },
     process,
     socket::{Common, Tcp, jiffies},
@@ -45,7 +44,7 @@ impl Pair {
     /// The pair of a connection that this process has opened.
     #[inline(always)]
     pub fn opened_by(sk: Common, tcp: Tcp, name: [u8; COMM_LEN], pid: u32) -> Self {
-        let cgroup = cgroup(tcp.address());
+        let cgroup = tcp.cgroup();
         Self { pid, owner: owner(tcp, cgroup), ..Self::toward(sk, name, cgroup) }
     }
 
@@ -70,7 +69,7 @@ impl Pair {
     /// The pair of a connection that this host has accepted.
     #[inline(always)]
     pub fn accepted(sk: Common, tcp: Tcp) -> Self {
-        let cgroup = cgroup(tcp.address());
+        let cgroup = tcp.cgroup();
         Self { owner: owner(tcp, cgroup), ..Self::from(sk, tcp.local_port(), cgroup) }
     }
 
@@ -273,19 +272,4 @@ fn owner(tcp: Tcp, cgroup: u64) -> u64 {
 #[inline(always)]
 fn bucket(owner: u64) -> u32 {
     ((owner.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32) & (OWNER_BUCKETS - 1)
-}
-
-/// The id of the cgroup in which the socket was made; an accepted socket has its listener's. Up to 5.14 the lowest
-/// bit marks a value that is no pointer:
-/// <https://github.com/torvalds/linux/blob/v5.10/include/linux/cgroup-defs.h#L784-L803>.
-#[inline(always)]
-pub fn cgroup(sk: u64) -> u64 {
-    if offset!(cgroup_data) == 0 {
-        return 0;
-    }
-    let cgroup = process::follow(sk, offset!(cgroup_data));
-    if cgroup & 1 != 0 {
-        return 0;
-    }
-    process::follow(process::follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
 }

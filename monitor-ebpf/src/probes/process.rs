@@ -4,11 +4,14 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_pid_tgid, bpf_get_current_task},
+    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf},
 };
-use finwatch_ebpf::wire::COMM_LEN;
+use finwatch_ebpf::wire::{COMM_LEN, FEATURE_TYPED_TASK};
 
-use crate::maps::offset;
+use crate::{
+    maps::{offset, setting},
+    socket::load,
+};
 
 /// What newer Node.js calls its main thread, whatever the program.
 const GENERIC: &[u8; 11] = b"MainThread\0";
@@ -23,10 +26,24 @@ pub fn pid() -> u32 {
 /// The name of the current task's thread group leader; the executable's where that name says nothing.
 #[inline(always)]
 pub fn name() -> [u8; COMM_LEN] {
-    // SAFETY: no arguments, no side effects.
-    let task = unsafe { bpf_get_current_task() };
-    let leader: u64 = follow(task, offset!(group_leader));
-    let comm: [u8; COMM_LEN] = read(leader, offset!(comm)).unwrap_or([0; COMM_LEN]);
+    if setting!(features) & FEATURE_TYPED_TASK != 0 {
+        // SAFETY: no arguments, no side effects; always a valid task.
+        let task: *const c_void = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
+        let leader: *const c_void = load(task, offset!(group_leader));
+        let comm: [u64; 2] = [load(leader, offset!(comm)), load(leader, offset!(comm) + 8)];
+        // SAFETY: the same sixteen bytes.
+        telling(unsafe { core::mem::transmute(comm) }, leader as u64)
+    } else {
+        // SAFETY: no arguments, no side effects.
+        let task = unsafe { bpf_get_current_task() };
+        let leader: u64 = follow(task, offset!(group_leader));
+        telling(read(leader, offset!(comm)).unwrap_or([0; COMM_LEN]), leader)
+    }
+}
+
+/// A name that says something.
+#[inline(always)]
+fn telling(comm: [u8; COMM_LEN], leader: u64) -> [u8; COMM_LEN] {
     if comm.starts_with(GENERIC) { executable(leader).unwrap_or(comm) } else { comm }
 }
 
@@ -49,6 +66,7 @@ pub fn follow(base: u64, offset: u32) -> u64 {
     read(base, offset).unwrap_or(0)
 }
 
+/// The value at `base + offset`.
 #[inline(always)]
 fn read<T>(base: u64, offset: u32) -> Option<T> {
     let address = (base + u64::from(offset)) as *const c_void;

@@ -11,14 +11,14 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use finwatch_ebpf::{
     cause::Cause,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
-    wire::{CONN_LOCAL_FIN, CONN_RST_SENT, ClosedConnection, Counter},
+    wire::{CONN_LOCAL_FIN, CONN_RST_SENT, ClosedConnection, Counter, FILTER_NETNS},
 };
 
 use crate::{
     connections::{find, recall},
     count::{add, count},
-    maps::totals,
-    socket::Common,
+    maps::{offset, setting, totals},
+    socket::{Common, load},
 };
 
 /// The hook.
@@ -28,7 +28,7 @@ pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
     let skb: *const c_void = ctx.arg(1);
     match Common::new(sk) {
         Some(sk) => of_socket(sk, skb.is_null()),
-        None => no_socket(),
+        None => no_socket(|| namespace_of(skb)),
     }
     0
 }
@@ -36,11 +36,11 @@ pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn of_socket(sk: Common, unprovoked: bool) {
     match sk.state() {
-        LISTEN | NEW_SYN_RECV => no_socket(),
+        LISTEN | NEW_SYN_RECV => no_socket(|| sk.netns()),
         TIME_WAIT => late(sk, sk.bound_port()),
         CLOSE => match sk.tcp() {
             Some(tcp) => late(sk, tcp.local_port()),
-            None => no_socket(),
+            None => untracked(),
         },
         _ => alive(sk, unprovoked),
     }
@@ -49,7 +49,7 @@ fn of_socket(sk: Common, unprovoked: bool) {
 /// The connection is over: its story says what the reset is about.
 #[inline(always)]
 fn late(sk: Common, local_port: u16) {
-    let Some((closed, record)) = recall(&sk.endpoints(local_port)) else { return no_socket() };
+    let Some((closed, record)) = recall(&sk.endpoints(local_port)) else { return untracked() };
     let cause = cause_after_end(&closed);
     count(record, cause);
     if cause == Counter::SentDataAfterClose && closed.flags & CONN_LOCAL_FIN != 0 {
@@ -71,7 +71,7 @@ fn cause_after_end(closed: &ClosedConnection) -> Counter {
 /// The socket lives: a timer or an abort is about to end it (its end tells which), or a stray segment is answered.
 #[inline(always)]
 fn alive(sk: Common, unprovoked: bool) {
-    let Some((conn, record)) = find(sk) else { return no_socket() };
+    let Some((conn, record)) = find(sk) else { return untracked() };
     if unprovoked {
         // SAFETY: a live map value; the socket's lock keeps others away.
         unsafe { (*conn).flags |= CONN_RST_SENT };
@@ -80,10 +80,34 @@ fn alive(sk: Common, unprovoked: bool) {
     }
 }
 
+/// A closed port or a stray segment.
 #[inline(always)]
-fn no_socket() {
+fn no_socket(netns: impl FnOnce() -> u32) {
+    if setting!(filter) & FILTER_NETNS != 0 && netns() != setting!(netns) {
+        return;
+    }
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).resets_no_socket), 1) };
     }
+}
+
+/// A connection that nobody wanted to be tracked, or for which there was no room.
+#[inline(always)]
+fn untracked() {
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).resets_untracked), 1) };
+    }
+}
+
+/// The namespace of the device that a segment came in on, 0 without a segment.
+#[inline(always)]
+fn namespace_of(skb: *const c_void) -> u32 {
+    if skb.is_null() {
+        return 0;
+    }
+    let device: *const c_void = load(skb, offset!(skb_dev));
+    let net: *const c_void = load(device, offset!(dev_net));
+    load(net, offset!(net_inum))
 }

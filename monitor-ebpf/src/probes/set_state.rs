@@ -23,7 +23,7 @@ use crate::{
     count::{count, observe_jiffies, observe_ms},
     incidents::report,
     maps::setting,
-    pairs::{Pair, record},
+    pairs::Pair,
     socket::{Common, Tcp},
 };
 
@@ -74,7 +74,7 @@ fn with_tcp(sk: Common, then: impl FnOnce(Common, Tcp)) {
 }
 
 /// connect(), in the caller's context.
-#[inline(always)]
+#[inline(never)]
 fn connecting(sk: Common, tcp: Tcp) {
     if !sk.is_inet() {
         return;
@@ -94,9 +94,9 @@ fn established(sk: Common, _tcp: Tcp) {
 }
 
 /// A handshake in SYN_RECV is over: an accepted connection, or one of ours that was opened from both ends at once.
-#[inline(always)]
+#[inline(never)]
 fn shaken_hands(sk: Common, tcp: Tcp) {
-    if find(sk).is_some() {
+    if !tcp.is_unaccepted() && find(sk).is_some() {
         established(sk, tcp);
         return;
     }
@@ -107,12 +107,8 @@ fn shaken_hands(sk: Common, tcp: Tcp) {
     if !pair.wanted(sk) {
         return;
     }
-    let conn = Connection::accepted(pair.slot(), now_ns());
-    track(sk, &pair, conn);
-    if find(sk).is_some() {
-        if let Some(record) = record(conn.slot) {
-            count(record, Counter::Opened);
-        }
+    if let Some(record) = track(sk, &pair, Connection::accepted(pair.slot(), now_ns())) {
+        count(record, Counter::Opened);
     }
 }
 
@@ -145,24 +141,62 @@ fn closed_after_shutdown(sk: Common, tcp: Tcp) {
     }
 }
 
+/// The end: judged and counted, then remembered, reported and forgotten. Functions of their own, since together they
+/// would need more stack than a program has.
 #[inline(always)]
 fn closed(sk: Common, tcp: Tcp, old: u8) {
-    let Some((conn, record)) = find(sk) else { return };
-    // SAFETY: copied; the entry goes away below.
-    let mut conn = unsafe { *conn };
-    let ev = tcp.evidence();
-    let death = judge(&mut conn, old, &ev, setting!(goodbye_bytes));
-    record_death(record, &conn, &death);
-    if death.may_be_followed() || death.cause.is_anomaly() {
-        let endpoints = sk.endpoints(ev.local_port);
-        if death.may_be_followed() {
-            remember(&endpoints, &conn, record, &death);
-        }
-        if death.cause.is_anomaly() {
-            report(death.cause, record, &conn, &ev, &endpoints);
-        }
+    let Some(buried) = Buried::unpack(bury(sk, tcp, old)) else { return };
+    if buried.followed {
+        remember(sk, tcp, buried.cause);
     }
-    forget(sk, record);
+    if buried.anomaly {
+        report(sk, tcp, buried.cause);
+    }
+    forget(sk);
+}
+
+/// What [`closed`] needs to know of a death.
+struct Buried {
+    cause: u8,
+    followed: bool,
+    anomaly: bool,
+}
+
+impl Buried {
+    const TRACKED: u32 = 1 << 31;
+    const FOLLOWED: u32 = 1 << 8;
+    const ANOMALY: u32 = 1 << 9;
+
+    #[inline(always)]
+    fn pack(death: &Death) -> u32 {
+        let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+        Self::TRACKED
+            | flag(death.may_be_followed(), Self::FOLLOWED)
+            | flag(death.cause.is_anomaly(), Self::ANOMALY)
+            | u32::from(death.cause as u8)
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u32) -> Option<Self> {
+        let [cause, ..] = packed.to_le_bytes();
+        let has = |bit: u32| packed & bit != 0;
+        has(Self::TRACKED).then_some(Self {
+            cause,
+            followed: has(Self::FOLLOWED),
+            anomaly: has(Self::ANOMALY),
+        })
+    }
+}
+
+/// Judges and counts a death; 0 when the connection is not tracked.
+#[inline(never)]
+fn bury(sk: Common, tcp: Tcp, old: u8) -> u32 {
+    let Some((conn, record)) = find(sk) else { return 0 };
+    // SAFETY: a live map value; the socket's lock keeps others away.
+    let conn = unsafe { &mut *conn };
+    let death = judge(conn, old, &tcp.evidence(), setting!(goodbye_bytes));
+    record_death(record, conn, &death);
+    Buried::pack(&death)
 }
 
 #[inline(always)]

@@ -3,7 +3,10 @@
 use core::{ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock};
-use finwatch_ebpf::{evidence::Evidence, wire::ClosedKey};
+use finwatch_ebpf::{
+    evidence::Evidence,
+    wire::{ClosedKey, FEATURE_TYPED_CGROUP},
+};
 
 use crate::{
     maps::{offset, setting},
@@ -25,7 +28,7 @@ pub struct Tcp(*const c_void);
 
 /// Loads a field. The verifier knows the pointer's type and the offset's value and checks the access against BTF.
 #[inline(always)]
-fn load<T>(base: *const c_void, offset: u32) -> T {
+pub fn load<T>(base: *const c_void, offset: u32) -> T {
     // SAFETY: the verifier refuses the program where this is outside the pointed-to struct.
     let field = unsafe { base.byte_add(offset as usize) };
     // SAFETY: as above; T is an integer.
@@ -150,11 +153,11 @@ impl Tcp {
     /// The inode number that `/proc` shows for it; `None` for an orphan, or where the kernel does not tell.
     #[inline(always)]
     pub fn inode(self) -> Option<u64> {
-        let socket = follow(self.address(), offset!(socket));
-        if socket == 0 || offset!(socket_inode) == 0 {
+        if offset!(socket_inode) == 0 {
             return None;
         }
-        Some(follow(socket, offset!(socket_inode)))
+        let socket: *const c_void = load(self.0, offset!(socket));
+        (!socket.is_null()).then(|| follow(socket as u64, offset!(socket_inode)))
     }
 
     /// Connections that wait for accept().
@@ -178,10 +181,27 @@ impl Tcp {
         now.wrapping_sub(sent).min(now.wrapping_sub(received))
     }
 
-    /// Its address, for reads that do not go through BTF.
+    /// Whether no application has it yet: a connection that waits for accept().
     #[inline(always)]
-    pub fn address(self) -> u64 {
-        self.0 as u64
+    pub fn is_unaccepted(self) -> bool {
+        let socket: *const c_void = load(self.0, offset!(socket));
+        socket.is_null()
+    }
+
+    /// The id of the cgroup in which the socket was made; an accepted socket has its listener's. Up to 5.14 the
+    /// lowest bit marks a value that is no pointer:
+    /// <https://github.com/torvalds/linux/blob/v5.10/include/linux/cgroup-defs.h#L784-L803>.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        if offset!(cgroup_data) == 0 {
+            return 0;
+        }
+        if setting!(features) & FEATURE_TYPED_CGROUP != 0 {
+            let cgroup: *const c_void = load(self.0, offset!(cgroup_data));
+            let node: *const c_void = load(cgroup, offset!(cgroup_kn));
+            return load(node, offset!(kn_id));
+        }
+        cgroup_of(self.0 as u64)
     }
 
     /// Looks at the socket.
@@ -211,6 +231,16 @@ impl Tcp {
             done: flags & SOCK_DONE != 0,
         }
     }
+}
+
+/// [`Tcp::cgroup`] of the full socket at an address, 0 when that cannot be read.
+#[inline(always)]
+pub fn cgroup_of(socket: u64) -> u64 {
+    let cgroup = follow(socket, offset!(cgroup_data));
+    if offset!(cgroup_data) == 0 || cgroup & 1 != 0 {
+        return 0;
+    }
+    follow(follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
 }
 
 /// Jiffies now, low 32 bits.

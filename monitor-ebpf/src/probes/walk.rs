@@ -20,8 +20,8 @@ use finwatch_ebpf::{
 use crate::{
     connections::{adopt, recall},
     maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
-    pairs::{Pair, cgroup},
-    socket::{Common, Tcp},
+    pairs::Pair,
+    socket::{Common, Tcp, cgroup_of},
     walk_tables::{count_socket, hold_port, queue},
 };
 
@@ -80,7 +80,7 @@ fn listening(sk: Common, walk: &mut Walk) {
     let _ = LISTENERS.insert(key, walk.id, 0);
     let length = tcp.backlog();
     walk.waiting += u64::from(length);
-    if !queue(walk.id, sk, cgroup(tcp.address()), length, tcp.max_backlog()) {
+    if !queue(walk.id, sk, tcp.cgroup(), length, tcp.max_backlog()) {
         walk.listeners_lost += 1;
     }
 }
@@ -191,7 +191,7 @@ fn before(sk: Common, walk: &Walk) -> Attribution {
 #[inline(never)]
 fn request(sk: Common, walk: &mut Walk) {
     walk.passing += 1;
-    let pair = Pair::from(sk, sk.bound_port(), cgroup(sk.listener()));
+    let pair = Pair::from(sk, sk.bound_port(), cgroup_of(sk.listener()));
     if pair.wanted(sk) {
         count_socket(walk.id, pair.known_slot(), SYN_RECV, false);
     }

@@ -35,7 +35,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Totals, &Age
 }
 
 /// The families of one sample without labels.
-static PLAIN: [Plain; 15] = [
+static PLAIN: [Plain; 17] = [
     gauge("pairs", "Pairs that have a record of their own.", |totals, _| totals.pairs),
     gauge("pairs_limit", "Pairs there is room for.", |_, agent| agent.pairs_limit),
     counter(
@@ -65,13 +65,23 @@ static PLAIN: [Plain; 15] = [
         "Watched connections whose socket was found gone: their end was missed and is counted nowhere else.",
         |totals, _| totals.missed_end,
     ),
-    gauge("closed_connections", "Closed connections kept for what may still come.", |totals, agent| {
-        totals.closed_added.min(agent.closed_connections_limit)
+    gauge("closed_connections", "Closed connections kept for what may still come.", |totals, _| {
+        totals.closed
     }),
     gauge(
         "closed_connections_limit",
         "Closed connections there is room for; the newest are kept.",
         |_, agent| agent.closed_connections_limit,
+    ),
+    counter(
+        "closed_connections_evicted_total",
+        "Closed connections that made room for others while something might still have come.",
+        |totals, _| totals.closed_evicted,
+    ),
+    counter(
+        "untracked_resets_total",
+        "Resets sent of connections that are not watched, for want of room or by choice.",
+        |totals, _| totals.resets_untracked,
     ),
     counter("incidents_total", "Incidents handed to the agent.", |totals, _| totals.incidents),
     counter("incidents_lost_total", "Incidents lost because the ring buffer was full.", |totals, _| {

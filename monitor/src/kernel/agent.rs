@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{loader::Kernel, programs::Programs};
+use super::{
+    loader::{Kernel, closed_limit},
+    programs::Programs,
+};
 use crate::{
     config::Config,
     model::source::{AgentSource, AgentState, HookState},
@@ -30,7 +33,7 @@ impl Agent {
             limits: AgentState {
                 pairs_limit: config.max_pairs.into(),
                 tracked_connections_limit: config.max_connections.into(),
-                closed_connections_limit: config.max_connections.into(),
+                closed_connections_limit: closed_limit(config.max_connections),
                 hooks: hooks.collect(),
                 config_ok: true,
                 ..AgentState::default()

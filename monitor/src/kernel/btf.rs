@@ -39,6 +39,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -121,6 +122,11 @@ impl<'a> Btf<'a> {
         let is_prototype = pointer.kind == kind::PTR && prototype.kind == kind::FUNC_PROTO;
         // The first parameter is the tracepoint's own data.
         is_prototype.then(|| prototype.length.saturating_sub(1))
+    }
+
+    /// Whether the kernel has a function of this name.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.types().any(|found| found.kind == kind::FUNC && self.is_named(found.name, name))
     }
 
     fn find_struct(&self, name: &str) -> Option<Type> {

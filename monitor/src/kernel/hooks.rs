@@ -80,7 +80,7 @@ pub const ITERATOR_PREFIX: &str = "iter/";
 /// Fields without which the programs still work: processes named by a generic thread name keep it, workloads are
 /// unknown, and so are the processes of connections older than the agent.
 const OPTIONAL_TYPES: [&str; 6] = ["cgroup", "kernfs_node", "mm_struct", "file", "dentry", "socket_alloc"];
-const OPTIONAL_PATHS: [&str; 3] = ["sk_cgrp_data", "sk_socket", "mm"];
+const OPTIONAL_PATHS: [&str; 2] = ["sk_cgrp_data", "mm"];
 
 /// Whether the programs cannot work without the field.
 pub fn is_required(field: &Field) -> bool {
@@ -114,6 +114,6 @@ mod tests {
     #[test]
     fn optional_fields_exist() {
         let optional = FIELDS.iter().filter(|field| !is_required(field)).count();
-        assert_eq!(optional, 9);
+        assert_eq!(optional, 8);
     }
 }

@@ -1,6 +1,12 @@
 //! Loads the programs, fills their maps and attaches them; dropping [`Kernel`] detaches everything.
 
-use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _};
+use std::{
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod,
@@ -10,9 +16,9 @@ use aya::{
 use finwatch_ebpf::{
     offsets::{Field, Offsets},
     wire::{
-        EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS,
-        FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE, RULE_INCLUDE,
-        Settings,
+        CLOSED_WAYS, EndpointKey, FEATURE_TYPED_CGROUP, FEATURE_TYPED_TASK, FILTER_EXCLUDE_NETS,
+        FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS, FILTER_NETNS,
+        FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE, RULE_INCLUDE, Settings,
     },
 };
 use ipnet::IpNet;
@@ -115,7 +121,8 @@ pub enum KernelError {
     Foreign(&'static str),
 }
 
-/// Causes are part of the sentence: the outermost message alone says too little.
+/// Causes are part of the sentence: the outermost message alone says too little. Of the verifier's log, only the line
+/// that says what it refused.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -126,8 +133,18 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = inner.source();
     }
-    // Verifier logs have their own place: the log at debug level.
-    text.lines().next().unwrap_or_default().to_owned()
+    let Some((message, log)) = text.split_once("Verifier output:") else { return one_line(&text) };
+    let refused = log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistics(line));
+    format!("{} The verifier says: {}", one_line(message), refused.unwrap_or("nothing"))
+}
+
+/// The verifier ends its log with figures about itself.
+fn is_statistics(line: &str) -> bool {
+    ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn list(fields: &[&Field]) -> String {
@@ -177,8 +194,8 @@ impl Kernel {
         let btf = Btf::parse(&data)?;
         let offsets = offsets(&btf)?;
         let modes = HOOKS.map(|hook| offered(&btf, &hook));
+        let settings = settings(options, features(&btf));
         drop(data);
-        let settings = settings(options);
         let aya_btf = AyaBtf::from_sys_fs()?;
         let mut ebpf = load(options, &aya_btf, &offsets, &settings)?;
         let slots = options.max_pairs + FIRST_FREE_SLOT;
@@ -190,6 +207,8 @@ impl Kernel {
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
         let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
+        drop(aya_btf);
+        give_memory_back();
         let levels = levels(&mut ebpf, &tables, options, &mut hooks)?;
         Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
@@ -209,7 +228,34 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, KernelError> {
     Ok(Offsets::from_slice(&numbers).expect("one number per field"))
 }
 
-fn settings(options: &Options) -> Settings {
+/// How many sets the table of closed connections has, so that it holds `connections` at least.
+fn closed_sets(connections: u32) -> u32 {
+    let ways = u32::try_from(CLOSED_WAYS).expect("a handful");
+    connections.div_ceil(ways).next_power_of_two()
+}
+
+/// How many entries the table of closed connections has room for, where `connections` may be tracked.
+pub fn closed_limit(connections: u32) -> u64 {
+    u64::from(closed_sets(connections)) * CLOSED_WAYS as u64
+}
+
+/// Returns to the system what parsing BTF took: 17 MiB that glibc would keep for good.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// What this kernel lets the programs do in the quick way.
+fn features(btf: &Btf<'_>) -> u32 {
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    flag(btf.has_function("bpf_get_current_task_btf"), FEATURE_TYPED_TASK)
+        | flag(btf.offset_of("sock_cgroup_data", "cgroup").is_some(), FEATURE_TYPED_CGROUP)
+}
+
+fn settings(options: &Options, features: u32) -> Settings {
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
     Settings {
         hz: jiffies_per_second(),
@@ -220,6 +266,10 @@ fn settings(options: &Options) -> Settings {
             | flag(!options.exclude_nets.is_empty(), FILTER_EXCLUDE_NETS)
             | flag(!options.no_request_rules.is_empty(), FILTER_NO_REQUEST_RULES)
             | flag(options.host_netns_only, FILTER_NETNS),
+        features,
+        closed_mask: closed_sets(options.max_connections) - 1,
+        // Of this run's own: nobody outside can choose ends that meet in one set.
+        closed_seed: u32::try_from(RandomState::new().hash_one(0_u8) >> 32).expect("half of it"),
         max_pairs: options.max_pairs,
         netns: host_netns(),
         incidents_per_second: options.incidents_per_second,
@@ -260,7 +310,7 @@ fn load(
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("CONNECTIONS", options.max_connections)
-        .map_max_entries("CLOSED", options.max_connections)
+        .map_max_entries("CLOSED", settings.closed_mask + 1)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("LEVELS", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("PROCESSES", options.max_connections)

@@ -207,6 +207,31 @@ fn resets_without_a_connection() {
 }
 
 #[test]
+fn every_hook_is_attached_whatever_is_filtered() {
+    if !can_run("every_hook_is_attached_whatever_is_filtered") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&[
+            "--include-net",
+            "10.0.0.0/8",
+            "--exclude-net",
+            "10.1.0.0/16",
+            "--exclude-port",
+            "22",
+            "--no-request-rules",
+            "443",
+            "--no-request-rules",
+            "[::1]:80",
+            "--log-level",
+            "debug",
+        ]);
+        let off: f64 = daemon.scrape().sum("finwatch_hook_attached", &[("mode", "off")]);
+        assert!(off < 0.5, "{}", daemon.output());
+    });
+}
+
+#[test]
 fn resets_of_filtered_connections() {
     if !can_run("resets_of_filtered_connections") {
         return;

@@ -13,6 +13,13 @@ use crate::{
 /// What wrk may take beyond the time it is told.
 const MARGIN: Duration = Duration::from_secs(20);
 
+/// What wrk reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Served {
+    pub(crate) requests: u64,
+    pub(crate) per_second: f64,
+}
+
 /// Two nginx under way.
 pub(crate) struct Load {
     front: Nginx,
@@ -40,8 +47,8 @@ impl Load {
         Ok(Self { front, _back: back })
     }
 
-    /// Runs wrk for that long, at least a second; requests per second.
-    pub(crate) fn run(&self, time: Duration) -> Result<f64> {
+    /// Runs wrk for that long, at least a second.
+    pub(crate) fn run(&self, time: Duration) -> Result<Served> {
         let wrk =
             host::find_program("wrk").context("wrk is not installed: `cargo xtask setup --for bench`")?;
         let seconds = time.as_secs().max(1);
@@ -57,14 +64,16 @@ impl Load {
         let status = Running::spawn("wrk", &mut command)?.wait(time + MARGIN)?;
         ensure!(status.success(), "{} failed ({status})", process::typed(&command));
         let said = std::fs::read_to_string(out.path()).context("wrk's output")?;
-        requests_per_second(&said)
+        served(&said)
     }
 }
 
-fn requests_per_second(said: &str) -> Result<f64> {
+fn served(said: &str) -> Result<Served> {
     ensure!(!said.contains("Non-2xx"), "nginx did not serve every request: {said}");
-    let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    rate.and_then(|rate| rate.trim().parse().ok()).with_context(|| format!("wrk named no rate: {said}"))
+    let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    let requests = said.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
+    let served = rate.zip(requests).map(|(per_second, requests)| Served { requests, per_second });
+    served.with_context(|| format!("wrk named no rate: {said}"))
 }
 
 #[cfg(test)]
@@ -75,8 +84,8 @@ mod tests {
     fn the_rate_is_read() {
         let said =
             "  22100 requests in 2.00s, 3.51MB read\nRequests/sec:  11034.56\nTransfer/sec:      1.75MB\n";
-        assert!(requests_per_second(said).is_ok_and(|rate| (rate - 11034.56).abs() < f64::EPSILON));
-        assert!(requests_per_second("  Non-2xx or 3xx responses: 7\nRequests/sec:  1.0\n").is_err());
-        assert!(requests_per_second("unable to connect").is_err());
+        assert_eq!(served(said).ok(), Some(Served { requests: 22100, per_second: 11034.56 }));
+        assert!(served("  Non-2xx or 3xx responses: 7\nRequests/sec:  1.0\n").is_err());
+        assert!(served("unable to connect").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what finwatch costs where it costs most, a proxy that opens a connection for every request.
 
+mod document;
 mod load;
 mod programs;
 mod report;
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// How many rounds, each measuring every mode in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Also write the table, with what it was measured on, to docs/cost.md
+    #[arg(long)]
+    write_docs: bool,
 }
 
 /// One mode measured once.
@@ -59,6 +63,9 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     fs::write(&path, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("writing {}", path.display()))?;
     println!("\n{}\n{}", report.table(), path.display());
+    if args.write_docs {
+        document::write(&report.table(), args.rounds, args.seconds)?;
+    }
     Ok(())
 }
 
@@ -90,11 +97,12 @@ fn measure(binary: &Path, rounds: u32, time: Duration) -> Result<Report> {
 
 fn one(load: &Load, mode: Mode, round: u32, binary: &Path, time: Duration) -> Result<Measured> {
     let Some(tracer) = Tracer::start(mode, binary)? else {
-        let requests_per_second = load.run(time)?;
+        let requests_per_second = load.run(time)?.per_second;
         return Ok(Measured { mode, round, requests_per_second, programs: None, tracer: None });
     };
-    let (requests_per_second, usage) = tracer.usage(|| load.run(time))?;
+    let (served, usage) = tracer.usage(|| load.run(time))?;
+    let requests_per_second = served.per_second;
     // Half as long: an average over some ten thousand state changes either way.
-    let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)).map(drop))?;
+    let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)))?;
     Ok(Measured { mode, round, requests_per_second, programs: Some(programs), tracer: Some(usage) })
 }

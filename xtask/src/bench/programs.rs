@@ -9,22 +9,25 @@ use aya::{
 };
 use serde::Serialize;
 
+use super::load::Served;
 use crate::test::leftovers::held_programs;
 
 /// The time in all programs, over the runs of the one that runs most: that at every state change.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Cost {
     pub(crate) state_changes: u64,
+    /// Others on the host open and close connections too.
+    pub(crate) state_changes_per_request: f64,
     pub(crate) nanoseconds_per_state_change: f64,
 }
 
 /// Counts while `load` runs; the statistics are on for no longer.
-pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<()>) -> Result<Cost> {
+pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<Served>) -> Result<Cost> {
     let ids = held_programs(&Path::new("/proc").join(pid.to_string()));
     ensure!(!ids.is_empty(), "process {pid} has no eBPF program open");
     let statistics = enable_stats(Stats::RunTime).context("switching the kernel's eBPF statistics on")?;
     let before = runs(&ids)?;
-    load()?;
+    let served = load()?;
     let after = runs(&ids)?;
     drop(statistics);
     let (mut time, mut state_changes) = (Duration::ZERO, 0);
@@ -35,7 +38,8 @@ pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<()>) -> Result<Cost> 
     }
     ensure!(state_changes > 0, "the eBPF programs of process {pid} did not run");
     let nanoseconds_per_state_change = time.as_nanos() as f64 / state_changes as f64;
-    Ok(Cost { state_changes, nanoseconds_per_state_change })
+    let state_changes_per_request = state_changes as f64 / served.requests as f64;
+    Ok(Cost { state_changes, state_changes_per_request, nanoseconds_per_state_change })
 }
 
 fn runs(ids: &[u32]) -> Result<BTreeMap<u32, (Duration, u64)>> {

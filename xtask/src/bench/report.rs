@@ -37,6 +37,7 @@ struct Row {
     requests_per_second: Option<Figure>,
     ratio_to_untraced: Option<Figure>,
     bpf_nanoseconds_per_state_change: Option<Figure>,
+    state_changes_per_request: Option<Figure>,
     cpu_ratio: Option<Figure>,
     resident_bytes: Option<Figure>,
 }
@@ -58,8 +59,8 @@ impl Report {
     /// A Markdown table: median (min to max).
     pub(crate) fn table(&self) -> String {
         let mut table =
-            "| | requests/s | of untraced, % | BPF ns per state change | CPU, % of one | RSS, MiB |\n\
-                         |---|---|---|---|---|---|\n"
+            "| | requests/s | of untraced, % | BPF ns per state change | changes per request | CPU, % of one | RSS, MiB |\n\
+                         |---|---|---|---|---|---|---|\n"
                 .to_owned();
         for row in &self.rows {
             let name = match row.mode {
@@ -71,6 +72,7 @@ impl Report {
                 cell(row.requests_per_second, 1.0, 0),
                 cell(row.ratio_to_untraced, 100.0, 1),
                 cell(row.bpf_nanoseconds_per_state_change, 1.0, 0),
+                cell(row.state_changes_per_request, 1.0, 1),
                 cell(row.cpu_ratio, 100.0, 1),
                 cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1),
             ];
@@ -97,13 +99,16 @@ fn row(mode: Mode, measured: &[Measured]) -> Row {
     let untraced = |round| measured.iter().find(|one| one.mode == Mode::Untraced && one.round == round);
     let ratios =
         ours().filter_map(|one| Some(one.requests_per_second / untraced(one.round)?.requests_per_second));
-    let programs = ours().filter_map(|one| one.programs);
+    let programs = || ours().filter_map(|one| one.programs);
     let usages = || ours().filter_map(|one| one.tracer);
     Row {
         mode,
         requests_per_second: Figure::of(ours().map(|one| one.requests_per_second)),
         ratio_to_untraced: Figure::of(ratios),
-        bpf_nanoseconds_per_state_change: Figure::of(programs.map(|cost| cost.nanoseconds_per_state_change)),
+        bpf_nanoseconds_per_state_change: Figure::of(
+            programs().map(|cost| cost.nanoseconds_per_state_change),
+        ),
+        state_changes_per_request: Figure::of(programs().map(|cost| cost.state_changes_per_request)),
         cpu_ratio: Figure::of(usages().map(|usage| usage.cpu_ratio)),
         resident_bytes: Figure::of(usages().map(|usage| usage.resident_bytes as f64)),
     }

@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::{daemon::Daemon, host, interrupt, process::Running, test::leftovers::held_programs};
 
 /// The least that can be counted at every state change.
-const COUNTING: &str = "tracepoint:sock:inet_sock_set_state { @[args->newstate, args->dport] = count(); }";
+pub(super) const COUNTING: &str =
+    "tracepoint:sock:inet_sock_set_state { @[args->newstate, args->dport] = count(); }";
 /// bpftrace finds tracepoints in tracefs; where nobody has mounted that, it is mounted for bpftrace alone.
 const WITH_TRACEFS: &str =
     "[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\" \"$@\"";

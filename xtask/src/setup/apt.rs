@@ -13,7 +13,8 @@ const LIMIT: Duration = Duration::from_mins(30);
 /// its own; nginx's unit, which its package also enables, is disabled where it was not there before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT INT TERM HUP
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' INT TERM HUP
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi

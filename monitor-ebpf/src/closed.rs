@@ -1,0 +1,209 @@
+//! A set-associative table of closed connections: bounded, without locks, and as cheap as one array access.
+//!
+//! The kernel's LRU hash map was more than half of the cost of a state change. Here a key's hash names a set, the set's
+//! tags name the entry, and the oldest entry makes room. Two CPUs that write the same entry at once leave one that
+//! fails its digest, which counts as missing.
+
+use crate::wire::{CLOSED_WAYS, ClosedConnection, ClosedKey, ClosedSet};
+
+/// Seconds after which nothing of a connection can still come: FIN_WAIT2 and TIME_WAIT, a minute each.
+pub const LIFETIME: u32 = 120;
+
+/// What happened to the entry that was written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// There was none.
+    Nothing,
+    /// It was of the same two ends, or past its [`LIFETIME`].
+    Stale,
+    /// It might still have been of use.
+    Live,
+}
+
+/// A key's place: the set (to be masked) and the tag in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the set, before masking.
+    pub set: u32,
+    tag: u32,
+}
+
+impl ClosedKey {
+    /// Where it belongs.
+    #[inline]
+    pub fn place(&self, seed: u32) -> Place {
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        let mut hash = mix(u64::from(seed), u64::from(self.netns) << 32 | u64::from(ports));
+        let [a, b] = words(&self.local);
+        let [c, d] = words(&self.remote);
+        hash = mix(mix(mix(mix(hash, a), b), c), d);
+        let [set, tag] = halves(hash);
+        // 0 says that there is no entry.
+        Place { set, tag: tag | 1 }
+    }
+}
+
+impl ClosedConnection {
+    /// An entry with its digest.
+    #[inline]
+    pub fn new(key: ClosedKey, slot: u32, generation: u32, flags: u32, cause: u32) -> Self {
+        let mut entry = Self { key, slot, generation, flags, cause, check: 0, reserved: 0 };
+        entry.check = entry.digest();
+        entry
+    }
+
+    #[inline]
+    fn digest(&self) -> u32 {
+        let ours = mix(u64::from(self.slot) << 32 | u64::from(self.generation), u64::from(self.flags) << 32);
+        let [a, b] = halves(mix(ours, u64::from(self.cause)));
+        let place = self.key.place(self.slot);
+        a ^ b ^ place.set ^ place.tag
+    }
+}
+
+impl ClosedSet {
+    /// The entry of these two ends.
+    #[inline]
+    pub fn find(&self, key: &ClosedKey, place: Place) -> Option<ClosedConnection> {
+        let mut way = 0;
+        while way < CLOSED_WAYS {
+            let entry = &self.entries[way];
+            if self.tags[way] == place.tag && entry.key == *key {
+                return (entry.check == entry.digest()).then_some(*entry);
+            }
+            way += 1;
+        }
+        None
+    }
+
+    /// Writes an entry over that of the same two ends, else over the oldest.
+    #[inline]
+    pub fn put(&mut self, entry: &ClosedConnection, place: Place, now: u32, hz: u32) -> Replaced {
+        let mut chosen = 0;
+        let mut oldest = 0;
+        let mut way = 0;
+        let mut same = false;
+        while way < CLOSED_WAYS {
+            let tag = self.tags[way];
+            let age = if tag == 0 { u32::MAX } else { now.wrapping_sub(self.times[way]) };
+            if tag == place.tag && self.entries[way].key == entry.key {
+                chosen = way;
+                same = true;
+                break;
+            }
+            if age > oldest {
+                oldest = age;
+                chosen = way;
+            }
+            way += 1;
+        }
+        let chosen = chosen & (CLOSED_WAYS - 1);
+        let replaced = if self.tags[chosen] == 0 {
+            Replaced::Nothing
+        } else if same || oldest >= LIFETIME * hz {
+            Replaced::Stale
+        } else {
+            Replaced::Live
+        };
+        self.entries[chosen] = *entry;
+        self.times[chosen] = now;
+        self.tags[chosen] = place.tag;
+        replaced
+    }
+}
+
+#[inline]
+fn mix(hash: u64, word: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let product = (hash ^ word).wrapping_mul(ODD);
+    product ^ product >> 32
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+fn halves(hash: u64) -> [u32; 2] {
+    [hash as u32, (hash >> 32) as u32]
+}
+
+#[inline]
+fn words(address: &[u8; 16]) -> [u64; 2] {
+    let number = u128::from_ne_bytes(*address);
+    let [low, high] = [number, number >> 64];
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    [low as u64, high as u64]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HZ: u32 = 250;
+
+    fn key(port: u16) -> ClosedKey {
+        ClosedKey { netns: 1, local_port: port, remote_port: 80, local: [1; 16], remote: [2; 16] }
+    }
+
+    fn entry(port: u16) -> ClosedConnection {
+        ClosedConnection::new(key(port), 7, 1, 3, 0)
+    }
+
+    fn empty() -> ClosedSet {
+        let none = ClosedConnection { check: 0, slot: 0, generation: 0, flags: 0, ..entry(0) };
+        ClosedSet { tags: [0; CLOSED_WAYS], times: [0; CLOSED_WAYS], entries: [none; CLOSED_WAYS] }
+    }
+
+    #[test]
+    fn what_is_put_is_found_and_nothing_else() {
+        let mut set = empty();
+        for port in 1..=8 {
+            assert_eq!(set.put(&entry(port), key(port).place(9), 100, HZ), Replaced::Nothing);
+        }
+        for port in 1..=8 {
+            assert_eq!(set.find(&key(port), key(port).place(9)), Some(entry(port)));
+        }
+        assert_eq!(set.find(&key(9), key(9).place(9)), None);
+    }
+
+    #[test]
+    fn the_same_ends_take_their_own_place_and_the_oldest_makes_room() {
+        let mut set = empty();
+        for port in 1..=8 {
+            set.put(&entry(port), key(port).place(9), 100 + u32::from(port), HZ);
+        }
+        assert_eq!(set.put(&entry(3), key(3).place(9), 120, HZ), Replaced::Stale);
+        assert_eq!(set.put(&entry(9), key(9).place(9), 121, HZ), Replaced::Live);
+        assert_eq!(set.find(&key(1), key(1).place(9)), None, "it was the oldest");
+        assert_eq!(set.find(&key(3), key(3).place(9)), Some(entry(3)));
+        let later = 122 + LIFETIME * HZ;
+        assert_eq!(set.put(&entry(10), key(10).place(9), later, HZ), Replaced::Stale);
+        assert_eq!(set.find(&key(2), key(2).place(9)), None, "it was the oldest by now");
+    }
+
+    #[test]
+    fn times_wrap() {
+        let mut set = empty();
+        for port in 1..=8 {
+            set.put(&entry(port), key(port).place(9), u32::MAX - 20 + u32::from(port), HZ);
+        }
+        assert_eq!(set.put(&entry(9), key(9).place(9), 5, HZ), Replaced::Live);
+        assert_eq!(set.find(&key(1), key(1).place(9)), None);
+    }
+
+    #[test]
+    fn a_torn_entry_counts_as_missing() {
+        let mut set = empty();
+        set.put(&entry(1), key(1).place(9), 100, HZ);
+        set.entries.iter_mut().for_each(|entry| entry.slot ^= 1);
+        assert_eq!(set.find(&key(1), key(1).place(9)), None);
+    }
+
+    #[test]
+    fn keys_spread_over_the_sets() {
+        let sets = 1_024;
+        let mut load = [0_u8; 1_024];
+        for port in 0..4_096 {
+            load[(key(port).place(77).set & (sets - 1)) as usize] += 1;
+        }
+        assert!(load.iter().all(|count| *count <= 16), "4 each on average");
+    }
+}

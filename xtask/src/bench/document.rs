@@ -1,0 +1,54 @@
+//! docs/cost.md: the benchmark's table with what it was measured on.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::tracer::COUNTING;
+use crate::host;
+
+/// Writes the document.
+pub(crate) fn write(table: &str, rounds: u32, seconds: u64) -> Result<()> {
+    let path = host::root().join("docs/cost.md");
+    let machine = machine();
+    let text = format!(
+        "# What it costs\n\n\
+         Written by `cargo xtask bench --rounds {rounds} --seconds {seconds} --write-docs`: nginx proxying to nginx \
+         without keep-alive, on loopback, under\n`wrk -c32 -t2`. Every request opens and closes a connection, the most \
+         that can be asked of finwatch; with keep-alive it has next to nothing to do.\n{rounds} rounds of {seconds} s \
+         in turns; each figure is a median, with the least and the largest. BPF time is the kernel's own statistics, \
+         taken in runs\nof their own. The last row is the least that can be counted at every state change, for \
+         comparison:\n\n    bpftrace -e '{COUNTING}'\n\nMeasured on {machine}.\n\n{table}"
+    );
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Processor, kernel and versions.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let models = info.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let models: Vec<&str> = models.map(|(_, model)| model.trim()).collect();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{} x {}, Linux {}, {}, {}",
+        models.len(),
+        models.first().unwrap_or(&"unknown processor"),
+        kernel.trim(),
+        version("nginx", "-v"),
+        version("bpftrace", "--version"),
+    )
+}
+
+/// The first line a program prints about itself.
+fn version(program: &str, flag: &str) -> String {
+    let output = Command::new(program).arg(flag).stdin(Stdio::null()).output();
+    let Ok(output) = output else { return format!("no {program}") };
+    let printed = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&printed).lines().next().unwrap_or(program).to_owned()
+}
