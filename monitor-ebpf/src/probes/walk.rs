@@ -145,12 +145,16 @@ fn holder(tcp: Tcp) -> Option<Process> {
     unsafe { PROCESSES.get(inode) }.copied()
 }
 
-/// The role of a socket whose beginning is unknown: whoever uses a listening socket's port has accepted.
+/// The role of a socket whose beginning is unknown. Whoever uses a listening socket's port has accepted; where the
+/// listening socket is gone, whoever has a port outside the ephemeral range toward one inside it.
 #[inline(always)]
 fn opened_here(sk: Common, walk: &Walk) -> bool {
     // SAFETY: copied at once.
-    let listener = unsafe { LISTENERS.get(listener_key(sk)) }.copied();
-    listener != Some(walk.id)
+    if unsafe { LISTENERS.get(listener_key(sk)) }.copied() == Some(walk.id) {
+        return false;
+    }
+    let is_ephemeral = |port: u16| (walk.port_low..=walk.port_high).contains(&u32::from(port));
+    is_ephemeral(sk.bound_port()) || !is_ephemeral(sk.remote_port())
 }
 
 #[inline(always)]
