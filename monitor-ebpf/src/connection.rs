@@ -2,10 +2,11 @@
 
 use crate::{
     evidence::Evidence,
+    state,
     wire::{
-        CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
-        CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
-        CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter, Verdict,
+        CONN_ADOPTED, CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED,
+        CONN_IN_FLIGHT_AT_FIN, CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN,
+        CONN_PORT_BOUND, CONN_PROXY, CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter, Verdict,
     },
 };
 
@@ -22,6 +23,8 @@ impl Connection {
             segments_at_close: 0,
             quiet_at_fin: 0,
             port_at_connect: u32::from(ev.local_port),
+            netns: 0,
+            seen: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -38,9 +41,40 @@ impl Connection {
             segments_at_close: 0,
             quiet_at_fin: 0,
             port_at_connect: 0,
+            netns: 0,
+            seen: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
+    }
+
+    /// A connection that is found in `state` without its beginning having been seen; `None` where it has none yet.
+    #[inline]
+    pub fn adopted(slot: u32, opened_here: bool, state: u8, ev: &Evidence) -> Option<Self> {
+        // Our SYN and our FIN count one each in `write_seq`.
+        let (flags, mark_seq) = match state {
+            state::SYN_SENT if opened_here => (0, ev.write_seq.wrapping_sub(1)),
+            state::ESTABLISHED => (CONN_ADOPTED, 0),
+            state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING => (CONN_ADOPTED | CONN_LOCAL_FIN, 0),
+            state::CLOSE_WAIT => (CONN_ADOPTED | CONN_PEER_FIN, ev.write_seq),
+            state::LAST_ACK => (CONN_ADOPTED | CONN_PEER_FIN, ev.write_seq.wrapping_sub(1)),
+            _ => return None,
+        };
+        let role = if opened_here { CONN_PROXY } else { 0 };
+        let closed = if ev.closed_by_application() { CONN_APP_CLOSED } else { 0 };
+        Some(Self {
+            opened_ns: 0,
+            slot,
+            flags: flags | role | closed,
+            mark_seq,
+            segments_at_close: ev.data_segs_in,
+            quiet_at_fin: 0,
+            port_at_connect: 0,
+            netns: 0,
+            seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
+        })
     }
 
     /// Whether all of `flags` are set.
@@ -128,5 +162,38 @@ impl Connection {
             self.flags |= CONN_GAVE_UP_UNACKED;
             Some(Counter::LocalClosedBeforeResponseUnacked)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adopted_connection_carries_what_its_state_tells() {
+        let ev = Evidence { write_seq: 100, data_segs_in: 7, ..Evidence::default() };
+        let flags = |opened_here, state| {
+            Connection::adopted(3, opened_here, state, &ev).map(|conn| (conn.flags, conn.mark_seq))
+        };
+        assert_eq!(flags(true, state::ESTABLISHED), Some((CONN_ADOPTED | CONN_PROXY, 0)));
+        assert_eq!(flags(false, state::ESTABLISHED), Some((CONN_ADOPTED, 0)));
+        assert_eq!(flags(false, state::CLOSE_WAIT), Some((CONN_ADOPTED | CONN_PEER_FIN, 100)));
+        assert_eq!(flags(false, state::LAST_ACK), Some((CONN_ADOPTED | CONN_PEER_FIN, 99)));
+        for state in [state::FIN_WAIT1, state::FIN_WAIT2, state::CLOSING] {
+            assert_eq!(flags(false, state), Some((CONN_ADOPTED | CONN_LOCAL_FIN, 0)));
+        }
+        // Still connecting: its end will be judged like that of any attempt.
+        assert_eq!(flags(true, state::SYN_SENT), Some((CONN_PROXY, 99)));
+        for state in [state::SYN_RECV, state::LISTEN, state::CLOSE, state::TIME_WAIT] {
+            assert_eq!(flags(false, state), None);
+        }
+    }
+
+    #[test]
+    fn an_adopted_orphan_is_closed_by_its_application() {
+        let ev = Evidence { dead: true, data_segs_in: 7, ..Evidence::default() };
+        let conn = Connection::adopted(3, true, state::FIN_WAIT2, &ev).expect("a connection");
+        assert!(conn.has(CONN_APP_CLOSED));
+        assert_eq!(conn.segments_at_close, 7);
     }
 }

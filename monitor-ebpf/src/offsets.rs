@@ -54,6 +54,8 @@ fields! {
     net = "sock_common", "skc_net";
     /// Flag bits, `SOCK_DEAD` and `SOCK_DONE` among them.
     flags = "sock_common", "skc_flags";
+    /// The listening socket of a request mini-socket.
+    listener = "sock_common", "skc_listener";
     /// The pending error.
     err = "sock", "sk_err";
     /// Which directions are shut down.
@@ -64,6 +66,14 @@ fields! {
     cgroup_data = "sock", "sk_cgrp_data";
     /// The file the socket belongs to; null before accept().
     socket = "sock", "sk_socket";
+    /// Connections that wait for accept().
+    ack_backlog = "sock", "sk_ack_backlog";
+    /// How many may wait.
+    max_ack_backlog = "sock", "sk_max_ack_backlog";
+    /// The inode number that `/proc` shows, from the socket's file.
+    socket_inode = "socket_alloc", "vfs_inode.i_ino";
+    /// What a timewait mini-socket stands for.
+    substate = "inet_timewait_sock", "tw_substate";
     /// Segments that came while a process held the socket.
     backlog = "sock", "sk_backlog.head";
     /// The next segment in a queue.

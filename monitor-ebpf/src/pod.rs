@@ -4,6 +4,7 @@
 use aya::Pod;
 
 use crate::{
+    levels::{LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk},
     offsets::Offsets,
     wire::{ClosedKey, ClosedSet, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
 };
@@ -19,3 +20,4 @@ macro_rules! pod {
 }
 
 pod!(ClosedSet, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);
+pod!(LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk);

@@ -162,6 +162,10 @@ pub struct PairRecord {
     pub incident_second: u32,
     /// How many it reported in that second.
     pub incident_count: u32,
+    /// Inode number of the network namespace of the connection that was tracked last.
+    pub netns: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// One per [`Counter`].
     pub counters: [u64; COUNTER_SLOTS],
     /// Quiet time at the peer's FIN.
@@ -218,6 +222,10 @@ pub struct Connection {
     pub quiet_at_fin: u32,
     /// `inet_sport` at connect(), host byte order: what an earlier use of the socket left there, or what was bound.
     pub port_at_connect: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The last walk that met the socket, or the one before it appeared.
+    pub seen: u32,
     /// Set at its end.
     pub verdict: Verdict,
     /// Always 0.
@@ -360,6 +368,10 @@ pub struct Totals {
     pub incidents_lost: u64,
     /// Incidents held back by the limit per pair.
     pub incidents_limited: u64,
+    /// Connections that a walk found untracked and took in: older than the agent, or their beginning was missed.
+    pub adopted: u64,
+    /// Tracked connections whose socket was found gone: their end was missed.
+    pub missed_end: u64,
 }
 
 /// How many owners' shares of the pair table are told apart; owners that hash alike share one.

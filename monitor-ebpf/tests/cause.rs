@@ -359,8 +359,17 @@ prop_compose! {
         segments_at_close in 0..4u32, quiet_at_fin in any::<u32>(), port_at_connect in 0..=u32::from(u16::MAX),
     ) -> Connection {
         Connection {
-            opened_ns, slot: 2, flags, mark_seq, segments_at_close, quiet_at_fin, port_at_connect,
-            verdict: Verdict::NONE, reserved: 0,
+            opened_ns,
+            slot: 2,
+            flags,
+            mark_seq,
+            segments_at_close,
+            quiet_at_fin,
+            port_at_connect,
+            netns: 0,
+            seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 }

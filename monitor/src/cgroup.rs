@@ -62,12 +62,15 @@ impl Workloads {
 
     /// Looks up what is new among the pairs and forgets what no pair needs any more. Costs a walk of the control
     /// groups when a new one has appeared; to be called about once a second.
-    pub fn refresh(&self, pairs: &dyn PairSource) {
-        let needed = (0..pairs.slots()).filter_map(|slot| {
+    /// `listeners` stand for listening sockets, which may have no pair yet.
+    pub fn refresh(&self, pairs: &dyn PairSource, listeners: &[PairKey]) {
+        let of_pairs = (0..pairs.slots()).filter_map(|slot| {
             let pid = pairs.pid(slot);
             Some((self.origin(&pairs.key(slot)?, pid)?, pid))
         });
-        let open = self.forget_all_but(&needed.collect());
+        let of_listeners = listeners.iter().filter_map(|key| Some((self.origin(key, 0)?, 0)));
+        // A pair's process can be asked where its control group tells nothing, so pairs come last.
+        let open = self.forget_all_but(&of_listeners.chain(of_pairs).collect());
         let groups = open.iter().filter_map(|(origin, _)| match origin {
             Origin::Group(id) => Some(*id),
             Origin::Process(..) => None,

@@ -25,6 +25,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 const DEFAULT_MAX_PAIRS: u32 = 4096;
 const DEFAULT_PAIR_TTL: Duration = Duration::from_hours(1);
 const DEFAULT_MAX_CONNECTIONS: u32 = 131_072;
+const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(5);
+const DEFAULT_MAX_PORT_SERIES: u32 = 1024;
 const DEFAULT_GOODBYE_BYTES: u32 = 80;
 const DEFAULT_RUN_DIR: &str = "/run/finwatch";
 /// Private, loopback, link-local and unique local. Not 100.64.0.0/10: it is shared with an access provider's
@@ -53,6 +55,10 @@ pub struct Config {
     pub pair_ttl: Duration,
     /// Live connections there is room for.
     pub max_connections: u32,
+    /// How old a level may be when it is shown.
+    pub snapshot_age: Duration,
+    /// Series of ephemeral ports there is room for.
+    pub max_port_series: u32,
     /// Where remote addresses are told apart.
     pub proxy_ranges: Vec<IpNet>,
     /// Ports of the accepting end that are watched; empty for all.
@@ -137,6 +143,9 @@ impl Config {
             pair_ttl: one(flags.pair_ttl, file.pair_ttl).unwrap_or(DEFAULT_PAIR_TTL),
             max_connections: one(flags.max_connections, file.max_connections)
                 .map_or(DEFAULT_MAX_CONNECTIONS, |n| n.0),
+            snapshot_age: one(flags.snapshot_age, file.snapshot_age).unwrap_or(DEFAULT_SNAPSHOT_AGE),
+            max_port_series: one(flags.max_port_series, file.max_port_series)
+                .map_or(DEFAULT_MAX_PORT_SERIES, |n| n.0),
             proxy_ranges: list(flags.proxy_ranges, file.proxy_ranges, |net| net)
                 .unwrap_or_else(default_proxy_ranges),
             include_ports: list(flags.include_ports, file.include_ports, |port| port.0).unwrap_or_default(),

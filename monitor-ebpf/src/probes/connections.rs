@@ -10,7 +10,7 @@ use finwatch_ebpf::{
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, setting, totals},
+    maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, setting, totals},
     pairs::{Pair, record},
     socket::{Common, Tcp, jiffies, now},
 };
@@ -19,30 +19,91 @@ const MINUS_ONE: u64 = u64::MAX;
 
 /// Starts to track a connection of `pair`; returns its pair's record, `None` when the table is full.
 #[inline(always)]
-pub fn track(sk: Common, pair: &Pair, mut conn: Connection) -> Option<*mut PairRecord> {
+pub fn track(sk: Common, pair: &Pair, conn: Connection) -> Option<*mut PairRecord> {
+    let conn = placed(sk, pair, conn);
+    if !insert(sk, &conn) && !replace_missed(sk, &conn) {
+        count_untracked();
+        return None;
+    }
+    begin(&conn)
+}
+
+/// Starts to track a connection of `pair` that a walk has found, unless its own event has just done so. Says whether it
+/// did.
+#[inline(always)]
+pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
+    let conn = placed(sk, pair, conn);
+    if !insert(sk, &conn) {
+        count_untracked();
+        return false;
+    }
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).adopted), 1) };
+    }
+    begin(&conn).is_some()
+}
+
+#[inline(always)]
+fn placed(sk: Common, pair: &Pair, mut conn: Connection) -> Connection {
     if pair.without_request_rules() {
         conn.flags |= CONN_NO_REQUEST_RULES;
     }
-    let totals = totals()?;
-    if CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_err() && !replace_missed(sk, &conn) {
+    conn.netns = sk.netns();
+    conn.seen = WALK.get(0).map_or(0, |walk| walk.id);
+    conn
+}
+
+#[inline(always)]
+fn insert(sk: Common, conn: &Connection) -> bool {
+    CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+#[inline(always)]
+fn count_untracked() {
+    if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).untracked), 1) };
-        return None;
     }
+}
+
+#[inline(always)]
+fn begin(conn: &Connection) -> Option<*mut PairRecord> {
     // SAFETY: a field of a live map value.
-    unsafe { add(addr_of_mut!((*totals).tracked), 1) };
+    unsafe { add(addr_of_mut!((*totals()?).tracked), 1) };
     let record = record(conn.slot)?;
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), 1) };
     touch(record);
+    announce(conn.netns, record);
     Some(record)
+}
+
+/// Tells the agent about a network namespace; a pair that stays in its namespace does so once.
+#[inline(always)]
+fn announce(netns: u32, record: *mut PairRecord) {
+    // SAFETY: a live map value.
+    if unsafe { (*record).netns } == netns {
+        return;
+    }
+    // SAFETY: as above; whichever CPU writes last, the namespace has been announced.
+    unsafe { (*record).netns = netns };
+    // The oldest make room in a full table: an insertion does not fail.
+    let _ = NAMESPACES.insert(netns, 1, 0);
 }
 
 /// An entry that is already there belonged to a socket whose end was missed.
 #[inline(always)]
 fn replace_missed(sk: Common, conn: &Connection) -> bool {
+    if CONNECTIONS.get_ptr(sk.address()).is_none() {
+        return false;
+    }
     forget(sk);
-    CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_ok()
+    if let Some(totals) = totals() {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
+    }
+    insert(sk, conn)
 }
 
 /// The connection of a socket and its pair's record.

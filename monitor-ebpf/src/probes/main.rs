@@ -15,6 +15,8 @@ mod receive_reset;
 mod send_reset;
 mod set_state;
 mod socket;
+mod walk;
+mod walk_tables;
 
 /// The kernel's own licence check: GPL helpers are used.
 #[unsafe(no_mangle)]

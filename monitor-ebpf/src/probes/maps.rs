@@ -3,9 +3,13 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
 };
 use finwatch_ebpf::{
+    levels::{
+        LISTENER_SLOTS, LevelRecord, ListenerEntry, ListenerKey, MAX_NAMESPACES, PORT_SLOTS,
+        PORTS as ALL_PORTS, PortEntry, Process, Walk,
+    },
     offsets::Offsets,
     wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
 };
@@ -78,6 +82,38 @@ pub static NO_REQUEST_RULES: HashMap<EndpointKey, u32> = HashMap::with_max_entri
 /// Anomalies on their way to the agent.
 #[map]
 pub static INCIDENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// The walk that is under way, or the last one; the agent maps it into its memory.
+#[map]
+pub static WALK: Array<Walk> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Sockets of each pair, by its slot, as of the last walk; the agent maps it into its memory.
+#[map]
+pub static LEVELS: Array<LevelRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
+
+/// Ephemeral ports by source and destination, as of the last walk; the agent maps it into its memory.
+#[map]
+pub static PORTS_HELD: Array<PortEntry> = Array::with_max_entries(PORT_SLOTS, BPF_F_MMAPABLE);
+
+/// Listening sockets, as of the last walk; the agent maps it into its memory.
+#[map]
+pub static QUEUES: Array<ListenerEntry> = Array::with_max_entries(LISTENER_SLOTS, BPF_F_MMAPABLE);
+
+/// Reserved ports of the walked namespace, a bit each; the agent maps it into its memory.
+#[map]
+pub static RESERVED_PORTS: Array<u64> = Array::with_max_entries(ALL_PORTS / u64::BITS, BPF_F_MMAPABLE);
+
+/// The last walk that met a listening socket on a port.
+#[map]
+pub static LISTENERS: LruHashMap<ListenerKey, u32> = LruHashMap::with_max_entries(LISTENER_SLOTS, 0);
+
+/// Network namespaces in which connections were tracked since the agent last looked.
+#[map]
+pub static NAMESPACES: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_NAMESPACES, 0);
+
+/// Who holds a socket, by the socket's inode number; filled only while connections are taken in.
+#[map]
+pub static PROCESSES: HashMap<u64, Process> = HashMap::with_max_entries(SET_BY_AGENT, BPF_F_NO_PREALLOC);
 
 /// Reads one offset. The verifier sees a constant.
 macro_rules! offset {

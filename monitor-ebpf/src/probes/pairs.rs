@@ -5,10 +5,10 @@ use core::ptr::{addr_of_mut, write_volatile};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use aya_log_ebpf::debug;
 use finwatch_ebpf::wire::{
-    EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS,
-    FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, KEY_EXTERNAL, KEY_FOLDED, OWNER_BUCKETS, PairKey,
-    PairRecord, RULE_EXCLUDE, SIDE_PROXY, SIDE_UPSTREAM, SLOT_FOLDED_PROXY, SLOT_FOLDED_UPSTREAM,
-    SLOT_IN_USE,
+    COMM_LEN, EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS,
+    FILTER_INCLUDE_PORTS, FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, KEY_EXTERNAL, KEY_FOLDED,
+    OWNER_BUCKETS, PairKey, PairRecord, RULE_EXCLUDE, SIDE_PROXY, SIDE_UPSTREAM, SLOT_FOLDED_PROXY,
+    SLOT_FOLDED_UPSTREAM, SLOT_IN_USE,
 };
 
 use crate::{
@@ -24,6 +24,8 @@ const ADDRESS_BITS: u32 = 128;
 /// An owner may take another slot while it has fewer than this many times the free ones: alone it gets three
 /// quarters of the table, and some always remain for others.
 const OWNER_SHARE: u64 = 3;
+/// Who is charged where nobody is known.
+const OWNER_UNKNOWN: u64 = u64::MAX;
 
 /// A pair and who is charged for its slot.
 pub struct Pair {
@@ -36,7 +38,19 @@ impl Pair {
     /// The pair of a connection that the current task opens.
     #[inline(always)]
     pub fn opened(sk: Common, tcp: Tcp) -> Self {
+        Self::opened_by(sk, tcp, process::name(), process::pid())
+    }
+
+    /// The pair of a connection that this process has opened.
+    #[inline(always)]
+    pub fn opened_by(sk: Common, tcp: Tcp, name: [u8; COMM_LEN], pid: u32) -> Self {
         let cgroup = tcp.cgroup();
+        Self { pid, owner: owner(tcp, cgroup), ..Self::toward(sk, name, cgroup) }
+    }
+
+    /// The pair of a connection of which only the ends are known, and that this host opened it.
+    #[inline(always)]
+    pub fn toward(sk: Common, name: [u8; COMM_LEN], cgroup: u64) -> Self {
         Self {
             key: PairKey {
                 side: SIDE_PROXY,
@@ -44,11 +58,11 @@ impl Pair {
                 port: sk.remote_port(),
                 reserved: 0,
                 upstream: sk.remote(),
-                proxy: process::name(),
+                proxy: name,
                 cgroup,
             },
-            pid: process::pid(),
-            owner: owner(tcp, cgroup),
+            pid: 0,
+            owner: OWNER_UNKNOWN,
         }
     }
 
@@ -56,6 +70,12 @@ impl Pair {
     #[inline(always)]
     pub fn accepted(sk: Common, tcp: Tcp) -> Self {
         let cgroup = tcp.cgroup();
+        Self { owner: owner(tcp, cgroup), ..Self::from(sk, tcp.local_port(), cgroup) }
+    }
+
+    /// The pair of a connection of which only the ends are known, and that this host accepts it.
+    #[inline(always)]
+    pub fn from(sk: Common, local_port: u16, cgroup: u64) -> Self {
         let remote = sk.remote();
         let known = PROXY_RANGES.get(Key::new(ADDRESS_BITS, remote)).is_some();
         let (flags, proxy) = if known { (0, remote) } else { (KEY_EXTERNAL, [0; 16]) };
@@ -63,14 +83,14 @@ impl Pair {
             key: PairKey {
                 side: SIDE_UPSTREAM,
                 flags,
-                port: tcp.local_port(),
+                port: local_port,
                 reserved: 0,
                 upstream: sk.local(),
                 proxy,
                 cgroup,
             },
             pid: 0,
-            owner: owner(tcp, cgroup),
+            owner: OWNER_UNKNOWN,
         }
     }
 
@@ -120,6 +140,16 @@ impl Pair {
         match unsafe { PAIR_INDEX.get(self.key) } {
             Some(slot) => *slot,
             None => self.new_slot(),
+        }
+    }
+
+    /// The pair's slot if it has one; that of the folded pairs otherwise. Nothing is handed out.
+    #[inline(always)]
+    pub fn known_slot(&self) -> u32 {
+        // SAFETY: as in `slot`.
+        match unsafe { PAIR_INDEX.get(self.key) } {
+            Some(slot) => *slot,
+            None => self.folded_slot(),
         }
     }
 
@@ -178,6 +208,11 @@ impl Pair {
             unsafe { add(addr_of_mut!((*totals).folded), 1) };
         }
         debug!((), "no room for a pair: side {}, port {}, pid {}", self.key.side, self.key.port, self.pid);
+        self.folded_slot()
+    }
+
+    #[inline(always)]
+    fn folded_slot(&self) -> u32 {
         let slot = if self.key.side == SIDE_PROXY { SLOT_FOLDED_PROXY } else { SLOT_FOLDED_UPSTREAM };
         if let Some(record) = PAIRS.get_ptr_mut(slot) {
             // SAFETY: every CPU writes the same value.

@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, ptr::read_volatile};
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock};
 use finwatch_ebpf::{
     evidence::Evidence,
     wire::{ClosedKey, FEATURE_TYPED_CGROUP},
@@ -62,6 +62,20 @@ impl Common {
         // SAFETY: the pointer is a BTF pointer to a socket; the helper checks state and protocol.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
         (!tcp.is_null()).then_some(Tcp(tcp.cast_const().cast()))
+    }
+
+    /// The state that a timewait mini-socket stands for (TIME_WAIT or FIN_WAIT2), as `ss` prints it.
+    #[inline(always)]
+    pub fn substate(self) -> Option<u8> {
+        // SAFETY: as in `tcp`.
+        let time_wait = unsafe { bpf_skc_to_tcp_timewait_sock(self.0.cast_mut()) };
+        (!time_wait.is_null()).then(|| load(time_wait.cast_const().cast(), offset!(substate)))
+    }
+
+    /// The address of a request mini-socket's listening socket.
+    #[inline(always)]
+    pub fn listener(self) -> u64 {
+        load(self.0, offset!(listener))
     }
 
     /// Whether it is an Internet socket.
@@ -138,6 +152,37 @@ impl Tcp {
         load(self.0, offset!(uid))
     }
 
+    /// The inode number that `/proc` shows for it; `None` for an orphan, or where the kernel does not tell.
+    #[inline(always)]
+    pub fn inode(self) -> Option<u64> {
+        if offset!(socket_inode) == 0 {
+            return None;
+        }
+        let socket: *const c_void = load(self.0, offset!(socket));
+        (!socket.is_null()).then(|| follow(socket as u64, offset!(socket_inode)))
+    }
+
+    /// Connections that wait for accept().
+    #[inline(always)]
+    pub fn backlog(self) -> u32 {
+        load(self.0, offset!(ack_backlog))
+    }
+
+    /// How many may wait.
+    #[inline(always)]
+    pub fn max_backlog(self) -> u32 {
+        load(self.0, offset!(max_ack_backlog))
+    }
+
+    /// Jiffies since data last went in either direction.
+    #[inline(always)]
+    pub fn quiet(self) -> u32 {
+        let now = now();
+        let sent: u32 = load(self.0, offset!(lsndtime));
+        let received: u32 = load(self.0, offset!(lrcvtime));
+        now.wrapping_sub(sent).min(now.wrapping_sub(received))
+    }
+
     /// Whether no application has it yet: a connection that waits for accept().
     #[inline(always)]
     pub fn is_unaccepted(self) -> bool {
@@ -158,11 +203,7 @@ impl Tcp {
             let node: *const c_void = load(cgroup, offset!(cgroup_kn));
             return load(node, offset!(kn_id));
         }
-        let cgroup = follow(self.0 as u64, offset!(cgroup_data));
-        if cgroup & 1 != 0 {
-            return 0;
-        }
-        follow(follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
+        cgroup_of(self.0 as u64)
     }
 
     /// Looks at the socket.
@@ -221,6 +262,16 @@ impl Tcp {
         }
         false
     }
+}
+
+/// [`Tcp::cgroup`] of the full socket at an address, 0 when that cannot be read.
+#[inline(always)]
+pub fn cgroup_of(socket: u64) -> u64 {
+    let cgroup = follow(socket, offset!(cgroup_data));
+    if offset!(cgroup_data) == 0 || cgroup & 1 != 0 {
+        return 0;
+    }
+    follow(follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
 }
 
 /// Jiffies now, low 32 bits.

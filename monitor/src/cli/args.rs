@@ -95,6 +95,15 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     pub max_connections: Option<Given<Bounded<1024, 4_194_304>>>,
 
+    /// Show levels (sockets by state, accept queues, ephemeral ports) that are at most this old: 1s to 30days. A scrape
+    /// within that time shares the last reading. [default: 5s]
+    #[arg(long, value_name = "TIME", help_heading = "Bounds")]
+    pub snapshot_age: Option<Given<Duration>>,
+
+    /// Show at most this many series of ephemeral ports; those that hold the most are kept. 1 to 16384. [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Bounds")]
+    pub max_port_series: Option<Given<Bounded<1, 16_384>>>,
+
     /// Where this host accepts connections, show remote addresses of these networks one by one and all others as
     /// "external". Repeatable; replaces the default. [default: private, loopback, link-local and unique local:
     /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 169.254.0.0/16, ::1/128, fe80::/10, fc00::/7]

@@ -193,7 +193,7 @@ fn hooks(options: &Options) -> Vec<Finding> {
     debug_assert_eq!(kernel.hooks.len(), HOOKS.len(), "one row per hook");
     let row = |attached: &crate::kernel::loader::Attached| {
         let hook = attached.hook;
-        let name = format!("hook {}", hook.tracepoint);
+        let name = format!("hook {}", hook.name);
         match attached.mode {
             HookMode::Full => Finding::new(name, Status::Ok, hook.purpose),
             HookMode::Partial => Finding::new(name, Status::Degraded, hook.partial),

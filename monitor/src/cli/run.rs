@@ -33,6 +33,8 @@ use crate::{
         loader::{Kernel, Options},
         lock::Lock,
         mapped::Tables,
+        rounds::Parts,
+        snapshots::Snapshots,
     },
 };
 
@@ -70,21 +72,28 @@ async fn daemon(config: Config) -> Result<()> {
     for attached in &kernel.hooks {
         let hook = attached.hook;
         if let Some(error) = &attached.error {
-            tracing::warn!(hook = hook.tracepoint, %error, "{}", hook.without);
+            tracing::warn!(hook = hook.name, %error, "{}", hook.without);
         }
-        tracing::debug!(hook = hook.tracepoint, mode = attached.mode.name(), "attached");
+        tracing::debug!(hook = hook.name, mode = attached.mode.name(), "attached");
     }
     let agent = Agent::new(&kernel, &config);
     let workloads = Arc::new(Workloads::new());
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
-    let Kernel { ebpf, tables, incidents, expiry, .. } = kernel;
-    let app = Arc::new(App::starting("starting"));
-    app.ready(Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone()));
-    tracing::info!("ready: metrics at http://{address}/metrics");
-    notify(&[sd_notify::NotifyState::Ready]);
-    let upkeep = upkeep(tables, workloads, agent, expiry, config.pair_ttl);
+    let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
+    let app = Arc::new(App::starting("connections that were there before are being taken in"));
+    let exporter = Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone());
+    let upkeep = async {
+        let snapshots = adopt(levels, config.snapshot_age).await;
+        app.ready(match &snapshots {
+            Some(snapshots) => exporter.with_levels(snapshots.clone(), config.max_port_series),
+            None => exporter,
+        });
+        tracing::info!("ready: metrics at http://{address}/metrics");
+        notify(&[sd_notify::NotifyState::Ready]);
+        upkeep(tables, workloads, agent, expiry, config.pair_ttl, snapshots).await;
+    };
     tokio::select! {
-        () = serve(listener, app, stop.wait()) => {}
+        () = serve(listener, app.clone(), stop.wait()) => {}
         result = watch_incidents(incidents) => result.context("cannot read the kernel's incidents")?,
         () = upkeep => {}
         () = diagnostics => {}
@@ -93,6 +102,22 @@ async fn daemon(config: Config) -> Result<()> {
     tracing::info!("stopped");
     drop(ebpf);
     Ok(())
+}
+
+/// Takes in the connections that were there before; `None` where the kernel's tables cannot be read.
+async fn adopt(levels: Option<Parts>, max_age: Duration) -> Option<Arc<Snapshots>> {
+    let levels = levels?;
+    match tokio::task::spawn_blocking(move || Snapshots::start(levels, max_age)).await {
+        Ok(Ok(snapshots)) => Some(snapshots),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the sockets' levels are not shown");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "the sockets' levels are not shown");
+            None
+        }
+    }
 }
 
 impl From<&Config> for Options {
@@ -153,6 +178,7 @@ async fn upkeep(
     agent: Arc<Agent>,
     mut expiry: Expiry,
     ttl: Duration,
+    snapshots: Option<Arc<Snapshots>>,
 ) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -160,8 +186,10 @@ async fn upkeep(
         ticks.tick().await;
         // Off the runtime's threads: both read files and maps.
         let (tables, workloads) = (tables.clone(), workloads.clone());
+        let latest = snapshots.as_ref().and_then(|snapshots| snapshots.latest());
         let round = tokio::task::spawn_blocking(move || {
-            workloads.refresh(&*tables);
+            let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
+            workloads.refresh(&*tables, &listeners);
             let dropped = expiry.round(Instant::now(), ttl, &*workloads);
             (expiry, dropped)
         });

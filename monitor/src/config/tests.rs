@@ -76,6 +76,8 @@ fn every_key_can_stand_in_the_file() {
             max-pairs = 16
             pair-ttl = "90s"
             max-connections = 2048
+            snapshot-age = "10s"
+            max-port-series = 100
             proxy-ranges = ["192.0.2.0/24"]
             include-port = [80, 443]
             exclude-port = [22]
@@ -95,6 +97,7 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!(config.listen.to_string(), "[::]:1234");
     assert_eq!((config.max_pairs, config.max_connections, config.goodbye_bytes), (16, 2048, 0));
     assert_eq!(config.pair_ttl, Duration::from_secs(90));
+    assert_eq!((config.snapshot_age, config.max_port_series), (Duration::from_secs(10), 100));
     assert_eq!(
         (config.netns, config.log_level, config.log_format),
         (Netns::Host, LogLevel::Debug, LogFormat::Json)

@@ -35,7 +35,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Totals, &Age
 }
 
 /// The families of one sample without labels.
-static PLAIN: [Plain; 15] = [
+static PLAIN: [Plain; 17] = [
     gauge("pairs", "Pairs that have a record of their own.", |totals, _| totals.pairs),
     gauge("pairs_limit", "Pairs there is room for.", |_, agent| agent.pairs_limit),
     counter(
@@ -55,6 +55,16 @@ static PLAIN: [Plain; 15] = [
     counter("untracked_connections_total", "Connections not watched for want of room.", |totals, _| {
         totals.untracked
     }),
+    counter(
+        "connections_adopted_total",
+        "Connections taken in without their beginning: older than the agent, or it was missed.",
+        |totals, _| totals.adopted,
+    ),
+    counter(
+        "connections_missed_end_total",
+        "Watched connections whose socket was found gone: their end was missed and is counted nowhere else.",
+        |totals, _| totals.missed_end,
+    ),
     gauge("closed_connections", "Closed connections kept for what may still come.", |totals, _| {
         totals.closed
     }),
@@ -130,7 +140,7 @@ fn write_programs(out: &mut impl Write, programs: &[ProgramStats]) -> io::Result
     )
 }
 
-fn write_family<'a>(
+pub(super) fn write_family<'a>(
     out: &mut impl Write,
     name: &str,
     help: &str,

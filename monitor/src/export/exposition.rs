@@ -14,7 +14,8 @@ use prometheus::{
 
 use super::{
     agent,
-    family::{BATCH, FamilyWriter, label, set_counter},
+    family::{BATCH, FamilyWriter, label, set_counter, set_gauge},
+    levels::{self, Levels},
     process,
 };
 use crate::model::{
@@ -22,7 +23,8 @@ use crate::model::{
         COUNTER_FAMILIES, CounterFamily, HISTOGRAM_FAMILIES, HistogramFamily, LabelledCounter, PREFIX,
     },
     labels::{Group, Labels, ProcessFilter, Side, groups},
-    source::{AgentSource, AgentState, PairSource, WorkloadSource},
+    levels::{PairLevel, Snapshot},
+    source::{AgentSource, AgentState, LevelSource, PairSource, WorkloadSource},
 };
 
 /// Labels of every pair family.
@@ -36,6 +38,7 @@ pub struct Exporter {
     pairs: Arc<dyn PairSource>,
     workloads: Arc<dyn WorkloadSource>,
     agent: Arc<dyn AgentSource>,
+    levels: Option<Levels>,
     filter: ProcessFilter,
     durations: prometheus::Histogram,
 }
@@ -55,7 +58,13 @@ impl Exporter {
         .buckets(SCRAPE_BOUNDS.to_vec());
         let durations =
             prometheus::Histogram::with_opts(durations).expect("the name is valid and the bounds rise");
-        Self { pairs, workloads, agent, filter, durations }
+        Self { pairs, workloads, agent, levels: None, filter, durations }
+    }
+
+    /// Shows levels too, with at most so many series of ephemeral ports.
+    #[must_use]
+    pub fn with_levels(self, source: Arc<dyn LevelSource>, max_port_series: u32) -> Self {
+        Self { levels: Some(Levels::new(source, max_port_series)), ..self }
     }
 
     /// Writes all families in the Prometheus text format, version 0.0.4. A few dozen samples are in memory at once.
@@ -86,6 +95,7 @@ impl Exporter {
     }
 
     fn write_pairs(&self, out: &mut impl Write) -> io::Result<()> {
+        let snapshot = self.levels.as_ref().and_then(Levels::snapshot);
         let groups = groups(&*self.pairs, &*self.workloads, &self.filter);
         let mut series = Series::new(&*self.pairs, &groups);
         for family in &COUNTER_FAMILIES {
@@ -94,7 +104,9 @@ impl Exporter {
         for family in &HISTOGRAM_FAMILIES {
             series.write_histograms(out, family)?;
         }
-        Ok(())
+        let (Some(levels), Some(snapshot)) = (&self.levels, snapshot) else { return Ok(()) };
+        series.write_levels(out, &snapshot)?;
+        levels.write_namespaces(out, &snapshot, &*self.workloads)
     }
 }
 
@@ -135,6 +147,24 @@ impl<'a> Series<'a> {
         let mut writer = FamilyWriter::new(out, name, family.help, MetricType::HISTOGRAM);
         let (pairs, groups) = (self.pairs, self.groups);
         self.write(&mut writer, |at, sample| set_histogram(sample, family, &groups[at], pairs))
+    }
+
+    fn write_levels(&mut self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+        let levels: Vec<PairLevel> =
+            self.groups.iter().map(|group| levels::of_group(group, snapshot)).collect();
+        for family in &levels::PAIR_FAMILIES {
+            let name = format!("{PREFIX}{}", family.name);
+            let mut writer = FamilyWriter::new(out, name, family.help, MetricType::GAUGE);
+            for (value, reading) in family.series() {
+                self.write(&mut writer, |at, sample| {
+                    let Some(level) = reading.of(&levels[at]) else { return false };
+                    set_extra_label(sample, value.map(|value| ("state", value)));
+                    set_gauge(sample, f64::from(level));
+                    true
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the samples that `set` gives a value. They leave for the batch and come back with it.

@@ -5,6 +5,7 @@ pub mod exposition;
 mod family;
 pub mod http;
 mod landing;
+mod levels;
 mod process;
 mod render;
 pub mod server;

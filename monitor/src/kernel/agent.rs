@@ -28,7 +28,7 @@ impl Agent {
         let hooks = kernel
             .hooks
             .iter()
-            .map(|attached| HookState { hook: attached.hook.tracepoint.to_owned(), mode: attached.mode });
+            .map(|attached| HookState { hook: attached.hook.name.to_owned(), mode: attached.mode });
         Arc::new(Self {
             limits: AgentState {
                 pairs_limit: config.max_pairs.into(),

@@ -5,19 +5,28 @@ use finwatch_ebpf::offsets::{FIELDS, Field};
 use super::btf::Btf;
 use crate::model::source::HookMode;
 
-/// A tracepoint and the program that is attached to it.
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// A tracepoint of this many arguments where it tells everything.
+    Tracepoint(u32),
+    /// An iterator over kernel objects.
+    Iterator,
+}
+
+/// A place in the kernel and the program that is attached to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The tracepoint's name in the kernel.
-    pub tracepoint: &'static str,
+    /// The tracepoint's name in the kernel; that of an iterator begins with [`ITERATOR_PREFIX`].
+    pub name: &'static str,
+    /// What it is.
+    pub kind: HookKind,
     /// The program's name in the eBPF object.
     pub program: &'static str,
     /// What it is for.
     pub purpose: &'static str,
     /// What is lost without it.
     pub without: &'static str,
-    /// The arguments it has where it tells everything.
-    pub full_arguments: u32,
     /// What is lost where it has fewer.
     pub partial: &'static str,
     /// Whether the agent is of no use without it.
@@ -25,40 +34,52 @@ pub struct Hook {
 }
 
 /// All hooks, in the order in which they are attached: resets first, so that no end is judged without them.
-pub const HOOKS: [Hook; 3] = [
+pub const HOOKS: [Hook; 4] = [
     Hook {
-        tracepoint: "tcp_receive_reset",
+        name: "tcp_receive_reset",
+        kind: HookKind::Tracepoint(1),
         program: "receive_reset",
         purpose: "resets that reach a socket",
         without: "resets received are not counted and lost requests are not found",
-        full_arguments: 1,
         partial: "",
         required: true,
     },
     Hook {
-        tracepoint: "tcp_send_reset",
+        name: "tcp_send_reset",
+        kind: HookKind::Tracepoint(3),
         program: "send_reset",
         purpose: "resets that this host sends",
         without: "resets sent are not counted",
-        full_arguments: 3,
         partial: "this kernel does not trace resets without a full socket: late data met by a TIME_WAIT socket and \
                   segments to closed ports are not counted (OutRsts in /proc/net/snmp has their number)",
         required: false,
     },
     Hook {
-        tracepoint: "inet_sock_set_state",
+        name: "inet_sock_set_state",
+        kind: HookKind::Tracepoint(3),
         program: "set_state",
         purpose: "connections that open and close",
         without: "nothing can be counted",
-        full_arguments: 3,
         partial: "",
         required: true,
     },
+    Hook {
+        name: "iter/tcp",
+        kind: HookKind::Iterator,
+        program: "walk",
+        purpose: "the sockets there are now, and those that were there before",
+        without: "sockets, accept queues and ephemeral ports are not shown, and connections older than the agent are \
+                  not watched",
+        partial: "",
+        required: false,
+    },
 ];
+/// Begins the name of an iterator hook; the rest is what it goes over.
+pub const ITERATOR_PREFIX: &str = "iter/";
 
 /// Fields without which the programs still work: processes named by a generic thread name keep it, workloads are
-/// unknown.
-const OPTIONAL_TYPES: [&str; 5] = ["cgroup", "kernfs_node", "mm_struct", "file", "dentry"];
+/// unknown, and so are the processes of connections older than the agent.
+const OPTIONAL_TYPES: [&str; 6] = ["cgroup", "kernfs_node", "mm_struct", "file", "dentry", "socket_alloc"];
 const OPTIONAL_PATHS: [&str; 2] = ["sk_cgrp_data", "mm"];
 
 /// Whether the programs cannot work without the field.
@@ -73,10 +94,16 @@ pub fn locate(btf: &Btf<'_>) -> Vec<(&'static Field, Option<u32>)> {
 
 /// What the running kernel offers of a hook.
 pub fn offered(btf: &Btf<'_>, hook: &Hook) -> HookMode {
-    match btf.tracepoint_arguments(hook.tracepoint) {
-        None => HookMode::Off,
-        Some(arguments) if arguments < hook.full_arguments => HookMode::Partial,
-        Some(_) => HookMode::Full,
+    match hook.kind {
+        HookKind::Tracepoint(full) => match btf.tracepoint_arguments(hook.name) {
+            None => HookMode::Off,
+            Some(arguments) if arguments < full => HookMode::Partial,
+            Some(_) => HookMode::Full,
+        },
+        HookKind::Iterator => match btf.offset_of("bpf_iter__tcp", "sk_common") {
+            None => HookMode::Off,
+            Some(_) => HookMode::Full,
+        },
     }
 }
 
@@ -87,6 +114,6 @@ mod tests {
     #[test]
     fn optional_fields_exist() {
         let optional = FIELDS.iter().filter(|field| !is_required(field)).count();
-        assert_eq!(optional, 7);
+        assert_eq!(optional, 8);
     }
 }

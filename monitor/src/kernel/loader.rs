@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, Iter, ProgramError},
 };
 use finwatch_ebpf::{
     offsets::{Field, Offsets},
@@ -28,9 +28,10 @@ use crate::model::source::HookMode;
 use super::{
     btf::{Btf, BtfError},
     expiry::Expiry,
-    hooks::{HOOKS, Hook, is_required, locate, offered},
+    hooks::{HOOKS, Hook, HookKind, ITERATOR_PREFIX, is_required, locate, offered},
     mapped::Tables,
     rights,
+    rounds::Parts,
 };
 
 /// Where the kernel publishes its types.
@@ -109,6 +110,9 @@ pub enum KernelError {
     /// A map could not be mapped into memory.
     #[error("cannot map the records into memory: {0}; is memory short?")]
     Mapping(io::Error),
+    /// The walk over the sockets cannot be set up.
+    #[error("cannot walk over the kernel's sockets: {0}; `finwatch check` shows what this kernel lacks")]
+    Walk(io::Error),
     /// The object and the agent were not built together.
     #[error("the eBPF object has no {0}: it does not belong to this agent; rebuild finwatch")]
     Foreign(&'static str),
@@ -169,6 +173,8 @@ pub struct Kernel {
     pub incidents: RingBuf<MapData>,
     /// Drops pairs without sockets.
     pub expiry: Expiry,
+    /// Reads how things stand; `None` where the iterator does not work.
+    pub levels: Option<Parts>,
 }
 
 impl Kernel {
@@ -197,10 +203,11 @@ impl Kernel {
         let free: Queue<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
-        let hooks = attach(&mut ebpf, &aya_btf, modes)?;
+        let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
         drop(aya_btf);
         give_memory_back();
-        Ok(Self { ebpf, tables, hooks, incidents, expiry })
+        let levels = levels(&mut ebpf, &tables, options, &mut hooks);
+        Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
 }
 
@@ -302,6 +309,8 @@ fn load(
         .map_max_entries("CONNECTIONS", options.max_connections)
         .map_max_entries("CLOSED", settings.closed_mask + 1)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("LEVELS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("PROCESSES", options.max_connections)
         .map_max_entries("PAIR_INDEX", options.max_pairs)
         .map_max_entries("FREE_SLOTS", options.max_pairs)
         .map_max_entries("PROXY_RANGES", at_least_one(options.proxy_ranges.len()))
@@ -367,7 +376,7 @@ fn attach(
     let mut attached = Vec::new();
     for (hook, offered) in HOOKS.iter().zip(modes) {
         let result = if offered == HookMode::Off {
-            Err(KernelError::MissingHook(hook.tracepoint))
+            Err(KernelError::MissingHook(hook.name))
         } else {
             attach_one(ebpf, btf, hook)
         };
@@ -380,12 +389,41 @@ fn attach(
     Ok(attached)
 }
 
+/// What walks need, unless the iterator does not work here.
+fn levels(
+    ebpf: &mut Ebpf,
+    tables: &std::sync::Arc<Tables>,
+    options: &Options,
+    hooks: &mut [Attached],
+) -> Option<Parts> {
+    let works =
+        |attached: &&mut Attached| attached.hook.kind == HookKind::Iterator && attached.mode != HookMode::Off;
+    let attached = hooks.iter_mut().find(works)?;
+    match Parts::take(ebpf, tables, options) {
+        Ok(parts) => Some(parts),
+        Err(error) => {
+            attached.mode = HookMode::Off;
+            attached.error = Some(error);
+            None
+        }
+    }
+}
+
 fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
-    let failed = |error| KernelError::Attach { hook: hook.tracepoint, error };
+    let failed = |error| KernelError::Attach { hook: hook.name, error };
     let program = ebpf.program_mut(hook.program).ok_or(KernelError::Foreign(hook.program))?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
-    program.load(hook.tracepoint, btf).map_err(failed)?;
-    program.attach().map_err(failed)?;
+    match hook.kind {
+        HookKind::Tracepoint(_) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+            program.load(hook.name, btf).map_err(failed)?;
+            program.attach().map_err(failed)?;
+        }
+        // It is attached anew in every namespace (see `walker`).
+        HookKind::Iterator => {
+            let program: &mut Iter = program.try_into().map_err(failed)?;
+            program.load(hook.name.trim_start_matches(ITERATOR_PREFIX), btf).map_err(failed)?;
+        }
+    }
     Ok(())
 }
 
@@ -404,7 +442,7 @@ fn hash<'a, K: Pod, V: Pod>(
 }
 
 /// Takes a map out of the object, as the type the agent uses.
-fn typed<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
+pub(super) fn typed<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
 where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {

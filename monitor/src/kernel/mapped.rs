@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use aya::maps::MapData;
+use aya::{Pod, maps::MapData};
 use finwatch_ebpf::{
     histogram::SLOTS,
     wire::{
@@ -20,14 +20,14 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::model::source::{HistogramId, PairSource};
 
 /// The values of an array map that was made to be mapped.
-struct Array<T> {
+pub(super) struct Array<T> {
     memory: MmapRaw,
     length: u32,
     values: PhantomData<fn() -> T>,
 }
 
 impl<T> Array<T> {
-    fn map(map: &MapData, length: u32) -> io::Result<Self> {
+    pub(super) fn map(map: &MapData, length: u32) -> io::Result<Self> {
         let bytes = length as usize * size_of::<T>();
         let memory = MmapOptions::new().len(bytes).map_raw(map.fd().as_fd().as_raw_fd())?;
         Ok(Self { memory, length, values: PhantomData })
@@ -41,6 +41,29 @@ impl<T> Array<T> {
         assert!(index < self.length, "slot {index} of {}", self.length);
         // SAFETY: inside the mapping, which holds `length` values.
         unsafe { self.memory.as_mut_ptr().cast::<T>().add(index as usize) }
+    }
+
+    /// A copy of one value; what the kernel's side writes meanwhile may be in it or not.
+    pub(super) fn read(&self, index: u32) -> T
+    where
+        T: Pod,
+    {
+        // SAFETY: a valid, aligned pointer to plain old data.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Replaces one value, which the kernel's side does not write meanwhile.
+    pub(super) fn write(&self, index: u32, value: T)
+    where
+        T: Pod,
+    {
+        // SAFETY: a valid, aligned pointer to plain old data.
+        unsafe { self.at(index).write_volatile(value) };
+    }
+
+    /// How many values there are.
+    pub(super) const fn length(&self) -> u32 {
+        self.length
     }
 
     /// A number of a value as an atomic: the kernel's side adds atomically too.
@@ -76,6 +99,30 @@ impl Tables {
     pub fn tracked(&self, slot: u32) -> u64 {
         // SAFETY: `at` gives a valid pointer; only an address is taken.
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).tracked) }).load(Ordering::Relaxed)
+    }
+
+    /// Raised when the slot is given to another pair.
+    pub fn generation(&self, slot: u32) -> u32 {
+        // SAFETY: a valid pointer to an integer, which only `clear` changes.
+        unsafe { (*self.pairs.at(slot)).generation }
+    }
+
+    /// Takes a connection whose end was missed out of the books.
+    pub fn close_missed(&self, slot: u32) {
+        if slot < self.pairs.length {
+            // SAFETY: as in `tracked`.
+            self.pairs
+                .number(slot, |record| unsafe { addr_of_mut!((*record).tracked) })
+                .fetch_sub(1, Ordering::Relaxed);
+        }
+        // SAFETY: as in `tracked`.
+        self.totals
+            .number(0, |totals| unsafe { addr_of_mut!((*totals).tracked) })
+            .fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: as in `tracked`.
+        self.totals
+            .number(0, |totals| unsafe { addr_of_mut!((*totals).missed_end) })
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// When the slot's pair was last touched, in jiffies.

@@ -130,14 +130,14 @@ fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
         Side::Upstream if key.flags & KEY_EXTERNAL != 0 => EXTERNAL.into(),
         Side::Upstream => Ipv6Addr::from(key.proxy).to_canonical().to_string(),
     };
-    Labels { side, proxy, upstream: endpoint(key), workload: workload() }
+    Labels { side, proxy, upstream: endpoint(key.upstream.into(), key.port), workload: workload() }
 }
 
-fn endpoint(key: &PairKey) -> String {
-    let address = Ipv6Addr::from(key.upstream);
+/// An address with its port as every label prints it; IPv4-mapped IPv6 is IPv4.
+pub fn endpoint(address: Ipv6Addr, port: u16) -> String {
     match address.to_ipv4_mapped() {
-        Some(address) => format!("{address}:{}", key.port),
-        None => format!("[{address}]:{}", key.port),
+        Some(address) => format!("{address}:{port}"),
+        None => format!("[{address}]:{port}"),
     }
 }
 

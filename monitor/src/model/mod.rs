@@ -1,6 +1,10 @@
 //! What the records mean, without I/O.
 
 pub mod families;
+pub mod forecast;
 pub mod labels;
+pub mod levels;
+pub mod port_range;
+pub mod protocol_counters;
 pub mod source;
 pub mod workload;

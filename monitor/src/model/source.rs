@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::levels::Snapshot;
 use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
 
 /// Which histogram of a pair.
@@ -40,6 +41,12 @@ pub trait PairSource: Send + Sync {
 pub trait WorkloadSource: Send + Sync {
     /// The systemd unit, container or pod; empty when unknown. Called for every pair during a scrape: must not block.
     fn workload(&self, key: &PairKey, pid: u32) -> Arc<str>;
+}
+
+/// Reads how things stand.
+pub trait LevelSource: Send + Sync {
+    /// A snapshot that is fresh enough, or the latest where a fresh one takes too long. May block.
+    fn snapshot(&self) -> Option<Arc<Snapshot>>;
 }
 
 /// What the agent knows about itself.

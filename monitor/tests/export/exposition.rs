@@ -1,6 +1,6 @@
 //! What the families hold.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use finwatch::model::labels::ProcessFilter;
 use finwatch_ebpf::{
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::{
     parsed::{parse, text, values},
-    support::{Pairs, Record, busy_pairs, exporter, filtered, proxy_key, upstream_key},
+    support::{Pairs, Record, busy_pairs, exporter, filtered, levels, proxy_key, upstream_key},
 };
 
 fn expect(samples: &[(&str, f64)]) -> BTreeMap<String, f64> {
@@ -227,4 +227,30 @@ proptest! {
         let opened: f64 = values(&families, "finwatch_connections_opened_total").values().sum();
         prop_assert!((opened - 1_234_567.0 * names.len() as f64).abs() < 0.5);
     }
+}
+
+#[test]
+fn levels_of_pairs_that_print_alike_are_added() {
+    let record = || Record::new(proxy_key(b"nginx", "10.0.0.1", 80));
+    let pairs = Pairs(vec![Some(record()), None, Some(record())]);
+    let families = parse(&text(&exporter(pairs).with_levels(Arc::new(levels(3)), 10)));
+    let sockets = values(&families, "finwatch_sockets");
+    assert_eq!(sockets.len(), 9);
+    assert_eq!(sockets["nginx|proxy|established|10.0.0.1:80|"].to_bits(), 2.0_f64.to_bits());
+    assert_eq!(sockets["nginx|proxy|time_wait|10.0.0.1:80|"].to_bits(), 12.0_f64.to_bits());
+    assert_eq!(values(&families, "finwatch_idle_sockets"), expect(&[("nginx|proxy|10.0.0.1:80|", 2.0)]));
+}
+
+#[test]
+fn the_largest_port_series_are_kept_and_queues_that_print_alike_are_added() {
+    let exporter = exporter(Pairs::default()).with_levels(Arc::new(levels(0)), 1);
+    let families = parse(&text(&exporter));
+    assert_eq!(
+        values(&families, "finwatch_ephemeral_ports_used_ratio"),
+        expect(&[("host|10.0.0.9|10.0.0.1:80", 0.7)])
+    );
+    assert_eq!(
+        values(&families, "finwatch_accept_queue_limit"),
+        expect(&[("host|[::]:443|unit-3.service", 256.0)])
+    );
 }

@@ -5,7 +5,8 @@ use std::{
     fs,
 };
 
-const PAIR_FAMILIES: &str = "## What happened to pairs";
+const PAIR_FAMILIES: [&str; 2] = ["## What happened to pairs", "### Sockets of pairs"];
+const NAMESPACE_FAMILIES: &str = "### Queues and ports of namespaces";
 const AGENT_FAMILIES: &str = "## The agent itself";
 /// The labels of every family of pairs.
 pub(crate) const PAIR_LABELS: [&str; 4] = ["side", "proxy", "upstream", "workload"];
@@ -28,7 +29,8 @@ pub(crate) fn document() -> String {
 pub(crate) fn section<'a>(document: &'a str, title: &str) -> &'a str {
     let begin = document.find(&format!("\n{title}\n")).unwrap_or_else(|| panic!("no section {title}")) + 1;
     let rest = &document[begin + title.len()..];
-    &rest[..rest.find("\n## ").unwrap_or(rest.len())]
+    let end = ["\n## ", "\n### "].iter().filter_map(|next| rest.find(next)).min();
+    &rest[..end.unwrap_or(rest.len())]
 }
 
 /// What stands between backquotes.
@@ -65,10 +67,12 @@ fn labels(cell: &str) -> BTreeMap<String, BTreeSet<String>> {
 /// Every family that the document says is exposed, with all of its labels, but for those of [`processes`].
 pub(crate) fn exposed() -> BTreeMap<String, Told> {
     let document = document();
-    let mut told = table(section(&document, PAIR_FAMILIES));
-    for family in told.values_mut() {
+    let mut told = BTreeMap::new();
+    for (name, mut family) in PAIR_FAMILIES.into_iter().flat_map(|title| table(section(&document, title))) {
         family.labels.extend(PAIR_LABELS.map(|label| (label.to_owned(), BTreeSet::new())));
+        told.insert(name, family);
     }
+    told.extend(table(section(&document, NAMESPACE_FAMILIES)));
     told.extend(table(section(&document, AGENT_FAMILIES)));
     told
 }

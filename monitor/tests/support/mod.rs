@@ -6,20 +6,23 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use finwatch::{
     export::exposition::Exporter,
     model::{
         labels::ProcessFilter,
+        levels::{NamespaceLevel, PairLevel, Snapshot},
         source::{
-            AgentSource, AgentState, HistogramId, HookMode, HookState, PairSource, ProgramStats,
+            AgentSource, AgentState, HistogramId, HookMode, HookState, LevelSource, PairSource, ProgramStats,
             WorkloadSource,
         },
     },
 };
 use finwatch_ebpf::{
     histogram::SLOTS,
+    levels::{ListenerEntry, PortEntry, STATE_SLOTS},
     wire::{COUNTERS, Counter, Histogram, PairKey, SIDE_PROXY, SIDE_UPSTREAM, Totals},
 };
 
@@ -67,6 +70,8 @@ pub(crate) fn totals() -> Totals {
         incidents: 17,
         incidents_lost: 18,
         incidents_limited: 19,
+        adopted: 20,
+        missed_end: 21,
     }
 }
 
@@ -171,4 +176,52 @@ pub(crate) fn exporter(pairs: Pairs) -> Exporter {
 
 pub(crate) fn filtered(pairs: Pairs, filter: ProcessFilter) -> Exporter {
     Exporter::new(Arc::new(pairs), Arc::new(Units), Arc::new(Agent), filter)
+}
+
+/// A snapshot that never ages.
+pub(crate) struct Levels(Arc<Snapshot>);
+
+impl LevelSource for Levels {
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Levels of the first so many slots: each pair has as many sockets in a state as the state's number, and one idle.
+/// Port 443 of 10.0.0.1 has 5 of 10 ports, port 80 has 7; one listening socket has two sockets, each 1 of 128.
+pub(crate) fn levels(slots: u32) -> Levels {
+    let mut sockets = [0; STATE_SLOTS];
+    for (state, count) in (0..12_u32).zip(&mut sockets) {
+        *count = state;
+    }
+    let level = PairLevel { sockets, idle: 1, touched: 0x0ffe };
+    let words = |text: &str| {
+        let octets = address(text);
+        [0, 8].map(|from| u64::from_ne_bytes(octets[from..from + 8].try_into().expect("eight bytes")))
+    };
+    let port = |port, used| PortEntry {
+        walk: 1,
+        used,
+        source: words("10.0.0.9"),
+        destination: words("10.0.0.1"),
+        port,
+        reserved: 0,
+    };
+    let queue = ListenerEntry { walk: 1, port: 443, address: words("::"), cgroup: 3, length: 1, limit: 128 };
+    let namespace = NamespaceLevel {
+        name: "host".into(),
+        port_limit: 10,
+        time_wait_limit: 4096,
+        time_wait_overflow: 2,
+        ports_lost: 3,
+        listeners_lost: 4,
+        ports: [port(443, 5), port(80, 7)].into(),
+        queues: [queue, ListenerEntry { cgroup: 103, ..queue }].into(),
+    };
+    Levels(Arc::new(Snapshot {
+        taken: Instant::now(),
+        duration: Duration::from_millis(5),
+        pairs: (0..slots).map(|slot| (slot, level)).collect(),
+        namespaces: vec![namespace],
+    }))
 }

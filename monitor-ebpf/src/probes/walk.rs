@@ -1,0 +1,202 @@
+//! Walks the TCP sockets of one network namespace; produces the levels of its pairs, and finds connections whose
+//! beginning was missed.
+//!
+//! The kernel runs the program once per socket, listening sockets first, and once more with no socket at the end; full
+//! sockets are locked meanwhile (not on 5.10, where the bucket is), so no event of theirs comes in between. Timewait and
+//! request mini-sockets have the common part alone.
+//! <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_ipv4.c#L3111-L3167>
+
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, read_volatile},
+};
+
+use finwatch_ebpf::{
+    levels::{ListenerKey, Process, UNKNOWN_PROCESS, WALK_ADOPTS, Walk},
+    state::{CLOSE, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
+    wire::{CONN_PROXY, Connection},
+};
+
+use crate::{
+    connections::{adopt, recall},
+    maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
+    pairs::Pair,
+    socket::{Common, Tcp, cgroup_of},
+    walk_tables::{count_socket, hold_port, queue},
+};
+
+/// `struct bpf_iter__tcp`: what the program is handed.
+#[repr(C)]
+pub struct Context {
+    _meta: *const c_void,
+    socket: *const c_void,
+    _uid: u32,
+}
+
+/// The pair's slot, where the socket is to be counted, and whether this host opened the connection.
+struct Attribution {
+    slot: Option<u32>,
+    opened_here: bool,
+}
+
+/// The hook.
+///
+/// # Safety
+/// `ctx` is the kernel's.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub unsafe extern "C" fn walk(ctx: *mut Context) -> i32 {
+    // SAFETY: the verifier knows the context's layout and checks the access.
+    let field = unsafe { addr_of!((*ctx).socket) };
+    // SAFETY: as above.
+    let socket = unsafe { read_volatile(field) };
+    let Some(walk) = WALK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a live map value; the agent makes one walk at a time, and nobody else writes it.
+    let walk = unsafe { &mut *walk };
+    match Common::new(socket) {
+        Some(sk) => visit(sk, walk),
+        None => walk.finished = 1,
+    }
+    0
+}
+
+#[inline(always)]
+fn visit(sk: Common, walk: &mut Walk) {
+    walk.sockets += 1;
+    match sk.state() {
+        CLOSE => {}
+        LISTEN => listening(sk, walk),
+        TIME_WAIT => time_wait(sk, walk),
+        NEW_SYN_RECV => request(sk, walk),
+        state => full(sk, state, walk),
+    }
+}
+
+#[inline(never)]
+fn listening(sk: Common, walk: &mut Walk) {
+    let Some(tcp) = sk.tcp() else { return };
+    let key = listener_key(sk);
+    // The oldest make room in a full table: an insertion does not fail.
+    let _ = LISTENERS.insert(key, walk.id, 0);
+    let length = tcp.backlog();
+    walk.waiting += u64::from(length);
+    if !queue(walk.id, sk, tcp.cgroup(), length, tcp.max_backlog()) {
+        walk.listeners_lost += 1;
+    }
+}
+
+#[inline(always)]
+fn full(sk: Common, state: u8, walk: &mut Walk) {
+    let Some(tcp) = sk.tcp() else { return };
+    let found = match CONNECTIONS.get_ptr_mut(sk.address()) {
+        Some(conn) => {
+            walk.tracked += 1;
+            // SAFETY: a live map value; only walks write the field.
+            unsafe { (*conn).seen = walk.id };
+            // SAFETY: a live map value.
+            let flags = unsafe { (*conn).flags };
+            // SAFETY: as above.
+            Attribution { slot: Some(unsafe { (*conn).slot }), opened_here: flags & CONN_PROXY != 0 }
+        }
+        None => untracked(sk, tcp, state, walk),
+    };
+    let established = state == ESTABLISHED;
+    if !established {
+        walk.passing += 1;
+    }
+    if let Some(slot) = found.slot {
+        count_socket(walk.id, slot, state, established && tcp.quiet() >= setting!(hz));
+    }
+    if found.opened_here {
+        hold_port(walk, sk);
+    }
+}
+
+/// A full socket that no event has announced: older than the agent, or its beginning was missed.
+#[inline(never)]
+fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> Attribution {
+    let opened_here = opened_here(sk, walk);
+    if !sk.is_inet() {
+        return Attribution { slot: None, opened_here };
+    }
+    let pair = if opened_here {
+        let Process { name, pid } = holder(tcp).unwrap_or(Process { name: UNKNOWN_PROCESS, pid: 0 });
+        Pair::opened_by(sk, tcp, name, pid)
+    } else {
+        Pair::accepted(sk, tcp)
+    };
+    if !pair.wanted(sk) {
+        return Attribution { slot: None, opened_here };
+    }
+    let slot = pair.slot();
+    let adopted = Connection::adopted(slot, opened_here, state, &tcp.evidence());
+    match adopted {
+        Some(conn) if walk.mode & WALK_ADOPTS != 0 && adopt(sk, &pair, conn) => walk.tracked += 1,
+        Some(_) => walk.untracked += 1,
+        None => {}
+    }
+    Attribution { slot: Some(slot), opened_here }
+}
+
+#[inline(always)]
+fn holder(tcp: Tcp) -> Option<Process> {
+    let inode = tcp.inode()?;
+    // SAFETY: copied at once; the agent changes the table between walks only.
+    unsafe { PROCESSES.get(inode) }.copied()
+}
+
+/// The role of a socket whose beginning is unknown. Whoever uses a listening socket's port has accepted; where the
+/// listening socket is gone, whoever has a port outside the ephemeral range toward one inside it.
+#[inline(always)]
+fn opened_here(sk: Common, walk: &Walk) -> bool {
+    // SAFETY: copied at once.
+    if unsafe { LISTENERS.get(listener_key(sk)) }.copied() == Some(walk.id) {
+        return false;
+    }
+    let is_ephemeral = |port: u16| (walk.port_low..=walk.port_high).contains(&u32::from(port));
+    is_ephemeral(sk.bound_port()) || !is_ephemeral(sk.remote_port())
+}
+
+#[inline(always)]
+fn listener_key(sk: Common) -> ListenerKey {
+    ListenerKey { netns: sk.netns(), port: u32::from(sk.bound_port()) }
+}
+
+/// A closed connection's port, still taken. The pair is the connection's; of those that closed before the agent came
+/// only the ends are known.
+#[inline(never)]
+fn time_wait(sk: Common, walk: &mut Walk) {
+    walk.passing += 1;
+    let Some(state) = sk.substate() else { return };
+    let found = match recall(&sk.endpoints(sk.bound_port())) {
+        Some((closed, _)) => {
+            Attribution { slot: Some(closed.slot), opened_here: closed.flags & CONN_PROXY != 0 }
+        }
+        None => before(sk, walk),
+    };
+    if let Some(slot) = found.slot {
+        count_socket(walk.id, slot, state, false);
+    }
+    if found.opened_here {
+        hold_port(walk, sk);
+    }
+}
+
+#[inline(never)]
+fn before(sk: Common, walk: &Walk) -> Attribution {
+    let opened_here = opened_here(sk, walk);
+    let pair =
+        if opened_here { Pair::toward(sk, UNKNOWN_PROCESS, 0) } else { Pair::from(sk, sk.bound_port(), 0) };
+    Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }
+}
+
+/// A handshake on the accepting end: counted for its pair where there is one already, so that nobody can make pairs
+/// with SYN segments alone.
+#[inline(never)]
+fn request(sk: Common, walk: &mut Walk) {
+    walk.passing += 1;
+    let pair = Pair::from(sk, sk.bound_port(), cgroup_of(sk.listener()));
+    if pair.wanted(sk) {
+        count_socket(walk.id, pair.known_slot(), SYN_RECV, false);
+    }
+}
