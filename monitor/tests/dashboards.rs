@@ -110,7 +110,7 @@ fn faults_are_found() {
         ("sum by (reason) (finwatch_connections_closed_total)", "no label"),
         ("finwatch_pairs / on (side) finwatch_pairs_limit", "no label"),
         ("finwatch_pairs / on (instance) group_left (side) finwatch_pairs_limit", "no label"),
-        (r#"topk(scalar(finwatch_pears), finwatch_pairs)"#, "no metric"),
+        ("topk(scalar(finwatch_pears), finwatch_pairs)", "no metric"),
         (r#"{side="proxy"}"#, "no name"),
         (r#"{__name__=~"finwatch_pairs|finwatch_pears"}"#, "no metric"),
         ("finwatch_pairs_folded_total + $unknown", "does not parse"),
@@ -170,12 +170,11 @@ impl Metrics {
     }
 
     fn selector(&self, selector: &VectorSelector) -> Result<BTreeSet<String>, String> {
-        let alternatives: Vec<&str> = match &selector.name {
-            Some(name) => vec![name],
-            None => {
-                let by_name = selector.matchers.matchers.iter().find(|matcher| matcher.name == "__name__");
-                by_name.ok_or("no name")?.value.split('|').collect()
-            }
+        let alternatives: Vec<&str> = if let Some(name) = &selector.name {
+            vec![name]
+        } else {
+            let by_name = selector.matchers.matchers.iter().find(|matcher| matcher.name == "__name__");
+            by_name.ok_or("no name")?.value.split('|').collect()
         };
         let mut labels: BTreeSet<String> = TARGET_LABELS.map(str::to_owned).into();
         for name in alternatives {
@@ -202,12 +201,10 @@ struct Visitor<'a> {
     labels: BTreeSet<String>,
 }
 
-impl Visitor<'_> {
-    fn expect(&self, available: &BTreeSet<String>, wanted: &[String]) -> Result<(), String> {
-        match wanted.iter().find(|label| !available.contains(*label)) {
-            Some(label) => Err(format!("no label {label} of what it is asked of")),
-            None => Ok(()),
-        }
+fn expect(available: &BTreeSet<String>, wanted: &[String]) -> Result<(), String> {
+    match wanted.iter().find(|label| !available.contains(*label)) {
+        Some(label) => Err(format!("no label {label} of what it is asked of")),
+        None => Ok(()),
     }
 }
 
@@ -221,7 +218,7 @@ impl ExprVisitor for Visitor<'_> {
             Expr::Aggregate(aggregate) => {
                 let available = self.metrics.labels_of(&aggregate.expr)?;
                 if let Some(LabelModifier::Include(by) | LabelModifier::Exclude(by)) = &aggregate.modifier {
-                    self.expect(&available, &by.labels)?;
+                    expect(&available, &by.labels)?;
                 }
                 // The walk leaves the parameter out.
                 if let Some(parameter) = &aggregate.param {
@@ -231,11 +228,11 @@ impl ExprVisitor for Visitor<'_> {
             Expr::Binary(BinaryExpr { lhs, rhs, modifier: Some(modifier), .. }) => {
                 let (left, right) = (self.metrics.labels_of(lhs)?, self.metrics.labels_of(rhs)?);
                 if let Some(LabelModifier::Include(on) | LabelModifier::Exclude(on)) = &modifier.matching {
-                    self.expect(&left, &on.labels)?;
-                    self.expect(&right, &on.labels)?;
+                    expect(&left, &on.labels)?;
+                    expect(&right, &on.labels)?;
                 }
                 if let Some(taken) = modifier.card.labels() {
-                    self.expect(&right, &taken.labels)?;
+                    expect(&right, &taken.labels)?;
                 }
             }
             _ => {}
