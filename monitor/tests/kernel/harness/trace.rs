@@ -21,7 +21,7 @@ use super::metrics::Side;
 pub(crate) const PORTS: std::ops::Range<u16> = 20_000..24_000;
 
 /// Per processor. Resets cannot be filtered by port: those of everything else on the host must fit in as well.
-const BUFFER_KIB: &str = "16384";
+const BUFFER_KIB: &str = "4096";
 
 const STATES: [&str; 12] = [
     "TCP_ESTABLISHED",
@@ -44,7 +44,7 @@ struct Tracing {
 }
 
 /// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`;
-/// `None` where the kernel offers no tracefs.
+/// `None` where the kernel offers no tracefs, or events were lost.
 pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
     static TRACING: OnceLock<Option<Tracing>> = OnceLock::new();
     let tracing = TRACING
@@ -57,6 +57,10 @@ pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
         })
         .as_ref()?;
     let trace = fs::read(tracing.instance.join("trace")).ok()?;
+    if tracing.overrun() > 0 {
+        eprintln!("resets elsewhere on this host have overrun the trace: transitions are not compared");
+        return None;
+    }
     let trace = String::from_utf8_lossy(&trace).into_owned();
     let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, upstream)).collect();
     Some(steps.join(" "))
@@ -96,6 +100,17 @@ impl Tracing {
         // SAFETY: `remove_own` is a plain function that takes nothing.
         unsafe { libc::atexit(remove_own) };
         Some(Self { instance, _root: root })
+    }
+}
+
+impl Tracing {
+    /// Events that were written over.
+    fn overrun(&self) -> u64 {
+        let processors = fs::read_dir(self.instance.join("per_cpu")).into_iter().flatten().flatten();
+        let lost = |stats: String| {
+            stats.lines().find_map(|line| line.strip_prefix("overrun: ")?.parse::<u64>().ok())
+        };
+        processors.filter_map(|one| lost(fs::read_to_string(one.path().join("stats")).ok()?)).sum()
     }
 }
 
