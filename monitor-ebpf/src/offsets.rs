@@ -64,6 +64,10 @@ fields! {
     cgroup_data = "sock", "sk_cgrp_data";
     /// The file the socket belongs to; null before accept().
     socket = "sock", "sk_socket";
+    /// Held while a segment is handled, or put into the backlog.
+    slock = "sock", "sk_lock.slock";
+    /// The first segment that came while the application had the socket locked.
+    backlog = "sock", "sk_backlog.head";
     /// Local port, network byte order; kept after the end.
     sport = "inet_sock", "inet_sport";
     /// When data was last received.
@@ -92,6 +96,10 @@ fields! {
     bytes_received = "tcp_sock", "bytes_received";
     /// `TCP_LINGER2`.
     linger2 = "tcp_sock", "linger2";
+    /// The next segment in a list.
+    skb_next = "sk_buff", "next";
+    /// TCP's notes on a segment: the sequence numbers of its first byte and of the one after its last.
+    skb_cb = "sk_buff", "cb";
     /// The device a segment came in on.
     skb_dev = "sk_buff", "dev";
     /// The device's namespace.

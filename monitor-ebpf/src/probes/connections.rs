@@ -5,7 +5,7 @@ use core::ptr::addr_of_mut;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     closed::Replaced,
-    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, PairRecord},
+    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT, PairRecord},
 };
 
 use crate::{
@@ -31,6 +31,10 @@ pub fn track(sk: Common, pair: &Pair, mut conn: Connection) -> Option<*mut PairR
     }
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*totals).tracked), 1) };
+    if conn.slot < FIRST_FREE_SLOT {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals).folded), 1) };
+    }
     let record = record(conn.slot)?;
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), 1) };

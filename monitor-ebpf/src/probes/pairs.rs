@@ -173,10 +173,6 @@ impl Pair {
 
     #[inline(always)]
     fn fold(&self) -> u32 {
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).folded), 1) };
-        }
         debug!((), "no room for a pair: side {}, port {}, pid {}", self.key.side, self.key.port, self.pid);
         let slot = if self.key.side == SIDE_PROXY { SLOT_FOLDED_PROXY } else { SLOT_FOLDED_UPSTREAM };
         if let Some(record) = PAIRS.get_ptr_mut(slot) {

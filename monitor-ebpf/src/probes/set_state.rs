@@ -126,7 +126,7 @@ fn peer_fin(sk: Common, tcp: Tcp) {
 fn local_fin(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: as in `established`.
-    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence()) } {
+    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence_at_close()) } {
         count(record, gave_up);
     }
 }
@@ -136,7 +136,7 @@ fn local_fin(sk: Common, tcp: Tcp) {
 fn closed_after_shutdown(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: as in `established`.
-    if let Some(gave_up) = unsafe { (*conn).on_application_close(&tcp.evidence(), true) } {
+    if let Some(gave_up) = unsafe { (*conn).on_application_close(&tcp.evidence_at_close(), true) } {
         count(record, gave_up);
     }
 }
