@@ -9,11 +9,10 @@ use crate::{
     evidence::Evidence,
     state,
     wire::{
-        CONN_ADOPTED, CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED,
-        CONN_IN_FLIGHT_AT_FIN, CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN,
-        CONN_PORT_BOUND, CONN_PROXY, CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN,
-        Connection, Counter, NO_COUNTER, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED,
-        VERDICT_TIME_WAIT, Verdict,
+        CONN_ADOPTED, CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
+        CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
+        CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN, Connection, Counter, NO_COUNTER,
+        VERDICT_ANOMALY, VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
     },
 };
 
@@ -271,13 +270,12 @@ fn reset_sent_alive(old: u8, ev: &Evidence) -> Counter {
 }
 
 /// Whether what looks like a received reset was data reaching a socket that the application had closed. A bare reset
-/// brings no data, so it leaves the count of data segments as it was; what waited in the backlog at the close has been
-/// counted before.
+/// brings no data, so it leaves the count of data segments as it was.
 #[inline]
 fn met_closed_socket(conn: &Connection, old: u8, ev: &Evidence) -> bool {
     matches!(old, state::FIN_WAIT1 | state::FIN_WAIT2)
         && ev.receive_shut()
-        && (ev.data_segs_in != conn.segments_at_close || conn.has(CONN_BACKLOG_DATA))
+        && ev.data_segs_in != conn.segments_at_close
 }
 
 #[inline]

@@ -74,14 +74,10 @@ fields! {
     socket_inode = "socket_alloc", "vfs_inode.i_ino";
     /// What a timewait mini-socket stands for.
     substate = "inet_timewait_sock", "tw_substate";
-    /// Segments that came while a process held the socket.
+    /// Held while a segment is handled, or put into the backlog.
+    slock = "sock", "sk_lock.slock";
+    /// The first segment that came while the application had the socket locked.
     backlog = "sock", "sk_backlog.head";
-    /// The next segment in a queue.
-    skb_next = "sk_buff", "next";
-    /// A segment's length from its TCP header on.
-    skb_len = "sk_buff", "len";
-    /// A segment's TCP header.
-    skb_data = "sk_buff", "data";
     /// Local port, network byte order; kept after the end.
     sport = "inet_sock", "inet_sport";
     /// When data was last received.
@@ -110,6 +106,10 @@ fields! {
     bytes_received = "tcp_sock", "bytes_received";
     /// `TCP_LINGER2`.
     linger2 = "tcp_sock", "linger2";
+    /// The next segment in a list.
+    skb_next = "sk_buff", "next";
+    /// TCP's notes on a segment: the sequence numbers of its first byte and of the one after its last.
+    skb_cb = "sk_buff", "cb";
     /// The device a segment came in on.
     skb_dev = "sk_buff", "dev";
     /// The device's namespace.

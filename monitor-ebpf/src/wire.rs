@@ -260,8 +260,6 @@ pub const CONN_PORT_BOUND: u32 = 1 << 11;
 pub const CONN_GAVE_UP_ACKED: u32 = 1 << 12;
 /// We gave up on an unanswered request that the peer never acknowledged; counted.
 pub const CONN_GAVE_UP_UNACKED: u32 = 1 << 13;
-/// Data waited in the socket's backlog when the application closed.
-pub const CONN_BACKLOG_DATA: u32 = 1 << 15;
 /// It was there before the agent.
 pub const CONN_ADOPTED: u32 = 1 << 14;
 

@@ -5,7 +5,7 @@ use core::ptr::addr_of_mut;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     closed::Replaced,
-    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, PairRecord},
+    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT, PairRecord},
 };
 
 use crate::{
@@ -71,6 +71,10 @@ fn count_untracked() {
 fn begin(conn: &Connection) -> Option<*mut PairRecord> {
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*totals()?).tracked), 1) };
+    if conn.slot < FIRST_FREE_SLOT {
+        // SAFETY: a field of a live map value.
+        unsafe { add(addr_of_mut!((*totals()?).folded), 1) };
+    }
     let record = record(conn.slot)?;
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), 1) };

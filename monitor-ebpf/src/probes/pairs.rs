@@ -203,10 +203,6 @@ impl Pair {
 
     #[inline(always)]
     fn fold(&self) -> u32 {
-        if let Some(totals) = totals() {
-            // SAFETY: a field of a live map value.
-            unsafe { add(addr_of_mut!((*totals).folded), 1) };
-        }
         debug!((), "no room for a pair: side {}, port {}, pid {}", self.key.side, self.key.port, self.pid);
         self.folded_slot()
     }

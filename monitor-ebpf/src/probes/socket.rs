@@ -10,15 +10,17 @@ use finwatch_ebpf::{
 
 use crate::{
     maps::{offset, setting},
-    process::{follow, read},
+    process::follow,
 };
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-/// Where a TCP header tells its own length.
-const DATA_OFFSET: u32 = 12;
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
+/// How many segments of a backlog are looked at; neighbours are merged when they come.
+const BACKLOG_LOOKS: u32 = 4;
+/// How often a lock that another CPU holds is looked at before it is taken for free: far longer than a segment takes.
+const LOCK_LOOKS: u32 = 256;
 
 /// A socket of any kind (`struct sock_common`), as a tracepoint hands it over; never null.
 #[derive(Clone, Copy)]
@@ -206,6 +208,41 @@ impl Tcp {
         cgroup_of(self.0 as u64)
     }
 
+    /// Looks at the socket while the application closes it. Segments count as received when they come, but those that
+    /// come while the application has the socket locked wait in its backlog until it has finished closing. Data among
+    /// them will meet a closed socket: it is not counted as received before the end.
+    #[inline(always)]
+    pub fn evidence_at_close(self) -> Evidence {
+        let ev = self.evidence();
+        // What the count has and the backlog has not yet is on its way there under the lock.
+        for _ in 0..LOCK_LOOKS {
+            if load::<u32>(self.0, offset!(slock)) == 0 {
+                break;
+            }
+        }
+        let waiting = u32::from(self.data_in_backlog());
+        Evidence { data_segs_in: ev.data_segs_in.wrapping_sub(waiting), ..ev }
+    }
+
+    /// Whether one of the first segments in the backlog brings data. What TCP notes of a segment begins with `seq` and
+    /// `end_seq`: <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L929-L978>; a FIN alone counts one.
+    #[inline(always)]
+    fn data_in_backlog(self) -> bool {
+        let mut skb: *const c_void = load(self.0, offset!(backlog));
+        for _ in 0..BACKLOG_LOOKS {
+            if skb.is_null() {
+                return false;
+            }
+            let seq: u32 = load(skb, offset!(skb_cb));
+            let end_seq: u32 = load(skb, offset!(skb_cb) + 4);
+            if end_seq.wrapping_sub(seq) > 1 {
+                return true;
+            }
+            skb = load(skb, offset!(skb_next));
+        }
+        false
+    }
+
     /// Looks at the socket.
     #[inline(always)]
     pub fn evidence(self) -> Evidence {
@@ -231,36 +268,7 @@ impl Tcp {
             shutdown: load(self.0, offset!(shutdown)),
             dead: flags & SOCK_DEAD != 0,
             done: flags & SOCK_DONE != 0,
-            backlog_data: false,
         }
-    }
-
-    /// Looks at the socket while a process closes it.
-    #[inline(always)]
-    pub fn evidence_at_close(self) -> Evidence {
-        Evidence { backlog_data: self.backlog_has_data(), ..self.evidence() }
-    }
-
-    /// Whether a data segment waits in the backlog. `tcp_v4_rcv()` counts a segment before it queues it there:
-    /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_ipv4.c#L2337-L2350>.
-    #[inline(always)]
-    fn backlog_has_data(self) -> bool {
-        /// More do not gather in the moment a close takes.
-        const LOOKED_AT: usize = 4;
-        let mut skb: *const c_void = load(self.0, offset!(backlog));
-        let mut looked_at = 0;
-        while !skb.is_null() && looked_at < LOOKED_AT {
-            let length: u32 = load(skb, offset!(skb_len));
-            let header: u64 = load(skb, offset!(skb_data));
-            // The upper half of the byte is the header's length in words.
-            let words = read(header, DATA_OFFSET, 0_u8) >> 4;
-            if words != 0 && length > u32::from(words) * 4 {
-                return true;
-            }
-            skb = load(skb, offset!(skb_next));
-            looked_at += 1;
-        }
-        false
     }
 }
 

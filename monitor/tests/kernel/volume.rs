@@ -1,6 +1,10 @@
 //! Connections as fast as the machine makes them: none is missed, none counted twice, nothing is left behind.
 
-use std::thread;
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+};
 
 use crate::harness::{
     can_run,
@@ -62,4 +66,59 @@ fn twenty_thousand_connections() {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
+}
+
+const CROSSINGS: u32 = 20_000;
+const CROSSING_HOSTS: [u8; 2] = [1, 2];
+
+/// Requests that arrive while the upstream closes wait in the socket's backlog: our reset answers them, the proxy never
+/// sends one.
+#[test]
+fn requests_that_arrive_during_close() {
+    if !can_run("requests_that_arrive_during_close") {
+        return;
+    }
+    netns::in_namespace(|| {
+        netns::sysctl("ipv4/ip_local_port_range", "25000 65535");
+        netns::sysctl("ipv4/ip_local_reserved_ports", &PORT.to_string());
+        let daemon = Daemon::isolated(&[]);
+        let listeners = CROSSING_HOSTS.map(|host| listen(local(host, PORT)));
+        thread::scope(|scope| {
+            for listener in &listeners {
+                scope.spawn(|| (0..CROSSINGS).for_each(|_| answer_and_close(listener)));
+                scope.spawn(|| (0..CROSSINGS).for_each(|_| ask_twice(listener)));
+            }
+        });
+        let scrape = daemon.scrape();
+        for host in CROSSING_HOSTS {
+            let upstream = local(host, PORT).to_string();
+            let sum = |family: &str, side: &str| {
+                scrape.sum(&format!("finwatch_{family}"), &[("side", side), ("upstream", &upstream)])
+            };
+            let (received, sent) =
+                (sum("resets_received_total", "proxy"), sum("resets_sent_total", "upstream"));
+            assert!((received - sent).abs() < 0.5, "{upstream}: {received} received, {sent} sent");
+            let never = sum("resets_received_total", "upstream");
+            assert!(never < 0.5, "{upstream}: the proxy sent no reset, but {never} are counted as received");
+        }
+        let untracked = scrape.sum("finwatch_untracked_resets_total", &[]);
+        assert!(untracked < 0.5, "{untracked} resets were taken for those of untracked connections");
+    });
+}
+
+fn answer_and_close(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    stream.read_exact(&mut [0]).expect("a request");
+    stream.write_all(b"x").expect("answered");
+}
+
+fn ask_twice(listener: &TcpListener) {
+    let upstream = listener.local_addr().expect("an address");
+    let mut stream = TcpStream::connect(upstream).expect("connected");
+    stream.set_nodelay(true).expect("an open socket");
+    stream.write_all(b"x").expect("sent");
+    stream.read_exact(&mut [0]).expect("an answer");
+    // The second request crosses the close: how it fails does not matter.
+    let _sent = stream.write(&[b'x'; 200]);
+    let _end = stream.read(&mut [0]);
 }
