@@ -47,6 +47,24 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Takes over an end for which the kernel skipped [`set_state`], since it came in a softirq on top of another run of it
+/// on the same CPU. Runs after it; an end that it has seen is no longer in the table.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn missed_end(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const c_void = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if new != i32::from(CLOSE) {
+        return 0;
+    }
+    if let (Some(sk), Ok(old)) = (Common::new(sk), u8::try_from(old)) {
+        if find(sk).is_some() {
+            with_tcp(sk, |sk, tcp| closed(sk, tcp, old));
+        }
+    }
+    0
+}
+
 #[inline(always)]
 fn transition(sk: Common, old: u8, new: u8) {
     match (old, new) {

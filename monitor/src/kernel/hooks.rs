@@ -23,6 +23,8 @@ pub struct Hook {
     pub kind: HookKind,
     /// The program's name in the eBPF object.
     pub program: &'static str,
+    /// A second program on the same hook, for what the kernel skips the first for: it runs no program inside itself.
+    pub second: Option<&'static str>,
     /// What it is for.
     pub purpose: &'static str,
     /// What is lost without it.
@@ -39,6 +41,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_receive_reset",
         kind: HookKind::Tracepoint(1),
         program: "receive_reset",
+        second: None,
         purpose: "resets that reach a socket",
         without: "resets received are not counted and lost requests are not found",
         partial: "",
@@ -48,6 +51,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_send_reset",
         kind: HookKind::Tracepoint(3),
         program: "send_reset",
+        second: None,
         purpose: "resets that this host sends",
         without: "resets sent are not counted",
         partial: "this kernel does not trace resets without a full socket: late data met by a TIME_WAIT socket and \
@@ -58,6 +62,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "inet_sock_set_state",
         kind: HookKind::Tracepoint(3),
         program: "set_state",
+        second: Some("missed_end"),
         purpose: "connections that open and close",
         without: "nothing can be counted",
         partial: "",
@@ -67,6 +72,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "iter/tcp",
         kind: HookKind::Iterator,
         program: "walk",
+        second: None,
         purpose: "the sockets there are now, and those that were there before",
         without: "sockets, accept queues and ephemeral ports are not shown, and connections older than the agent are \
                   not watched",
@@ -74,6 +80,13 @@ pub const HOOKS: [Hook; 4] = [
         required: false,
     },
 ];
+impl Hook {
+    /// Its programs, in the order in which they run.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.program).chain(self.second)
+    }
+}
+
 /// Begins the name of an iterator hook; the rest is what it goes over.
 pub const ITERATOR_PREFIX: &str = "iter/";
 

@@ -411,17 +411,19 @@ fn levels(
 
 fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
     let failed = |error| KernelError::Attach { hook: hook.name, error };
-    let program = ebpf.program_mut(hook.program).ok_or(KernelError::Foreign(hook.program))?;
-    match hook.kind {
-        HookKind::Tracepoint(_) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
-            program.load(hook.name, btf).map_err(failed)?;
-            program.attach().map_err(failed)?;
-        }
-        // It is attached anew in every namespace (see `walker`).
-        HookKind::Iterator => {
-            let program: &mut Iter = program.try_into().map_err(failed)?;
-            program.load(hook.name.trim_start_matches(ITERATOR_PREFIX), btf).map_err(failed)?;
+    for name in hook.programs() {
+        let program = ebpf.program_mut(name).ok_or(KernelError::Foreign(name))?;
+        match hook.kind {
+            HookKind::Tracepoint(_) => {
+                let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
+                program.load(hook.name, btf).map_err(failed)?;
+                program.attach().map_err(failed)?;
+            }
+            // It is attached anew in every namespace (see `walker`).
+            HookKind::Iterator => {
+                let program: &mut Iter = program.try_into().map_err(failed)?;
+                program.load(hook.name.trim_start_matches(ITERATOR_PREFIX), btf).map_err(failed)?;
+            }
         }
     }
     Ok(())

@@ -58,7 +58,7 @@ fn twenty_thousand_connections() {
                 }
             }
         }
-        for total in ["untracked_connections_total", "pairs_folded_total", "bpf_missed_runs_total"] {
+        for total in ["untracked_connections_total", "pairs_folded_total", "connections_missed_end_total"] {
             let count = scrape.sum(&format!("finwatch_{total}"), &[]);
             if count > 0.0 {
                 wrong.push(format!("{total}: {count}, should be 0"));
