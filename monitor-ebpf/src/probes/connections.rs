@@ -99,10 +99,8 @@ fn announce(netns: u32, record: *mut PairRecord) {
 /// An entry that is already there belonged to a socket whose end was missed.
 #[inline(always)]
 fn replace_missed(sk: Common, conn: &Connection) -> bool {
-    if CONNECTIONS.get_ptr(sk.address()).is_none() {
-        return false;
-    }
-    forget(sk);
+    let Some((_, record)) = find(sk) else { return false };
+    forget(sk, record);
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
@@ -128,8 +126,7 @@ fn touch(record: *mut PairRecord) {
 
 /// Ends the tracking of a connection.
 #[inline(always)]
-pub fn forget(sk: Common) {
-    let Some((_, record)) = find(sk) else { return };
+pub fn forget(sk: Common, record: *mut PairRecord) {
     if CONNECTIONS.remove(sk.address()).is_err() {
         return;
     }
@@ -144,8 +141,7 @@ pub fn forget(sk: Common) {
 
 /// Keeps what a late reset or a mini-socket needs.
 #[inline(never)]
-pub fn remember(sk: Common, tcp: Tcp, cause: u8) {
-    let Some((conn, record)) = find(sk) else { return };
+pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const PairRecord, cause: u8) {
     // SAFETY: live map values.
     let (slot, flags, generation) = unsafe { ((*conn).slot, (*conn).flags, (*record).generation) };
     let key = sk.endpoints(tcp.local_port());

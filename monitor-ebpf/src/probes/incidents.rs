@@ -3,10 +3,9 @@
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use finwatch_ebpf::wire::{Incident, PairRecord};
+use finwatch_ebpf::wire::{Connection, Incident, PairRecord};
 
 use crate::{
-    connections::find,
     count::{add, jiffies_to_ms},
     maps::{INCIDENTS, setting, totals},
     socket::{Common, Tcp},
@@ -14,8 +13,7 @@ use crate::{
 
 /// Reports an anomaly, unless the pair has reported enough in this second.
 #[inline(never)]
-pub fn report(sk: Common, tcp: Tcp, cause: u8) {
-    let Some((conn, record)) = find(sk) else { return };
+pub fn report(sk: Common, tcp: Tcp, conn: *const Connection, record: *mut PairRecord, cause: u8) {
     let Some(totals) = totals() else { return };
     let ev = tcp.evidence();
     if limited(record, ev.now) {

@@ -19,7 +19,7 @@ use finwatch_ebpf::{
         SYN_SENT,
     },
     wire::{
-        CONN_OPENED, Connection, Counter, NO_COUNTER, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST,
+        CONN_OPENED, Connection, Counter, NO_COUNTER, PairRecord, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST,
         VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
     },
 };
@@ -58,9 +58,7 @@ pub fn missed_end(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     if let (Some(sk), Ok(old)) = (Common::new(sk), u8::try_from(old)) {
-        if find(sk).is_some() {
-            with_tcp(sk, |sk, tcp| closed(sk, tcp, old));
-        }
+        ended(sk, old);
     }
     0
 }
@@ -85,7 +83,7 @@ fn transition(sk: Common, old: u8, new: u8) {
         (FIN_WAIT1, FIN_WAIT1) | (FIN_WAIT2, FIN_WAIT2) | (CLOSING, CLOSING) => {
             with_tcp(sk, closed_after_shutdown)
         }
-        (_, CLOSE) => with_tcp(sk, |sk, tcp| closed(sk, tcp, old)),
+        (_, CLOSE) => ended(sk, old),
         _ => {}
     }
 }
@@ -168,22 +166,23 @@ fn closed_after_shutdown(sk: Common, tcp: Tcp) {
 /// The end: judged, counted, remembered, reported and forgotten. Functions of their own, since together they would need
 /// more stack than a program has.
 #[inline(always)]
-fn closed(sk: Common, tcp: Tcp, old: u8) {
-    bury(sk, tcp, old);
-    let [cause, bits, ..] = settle(sk).to_le_bytes();
+fn ended(sk: Common, old: u8) {
+    let Some((conn, record)) = find(sk) else { return };
+    let Some(tcp) = sk.tcp() else { return };
+    bury(tcp, old, conn);
+    let [cause, bits, ..] = settle(conn, record).to_le_bytes();
     if bits & VERDICT_FOLLOWED != 0 {
-        remember(sk, tcp, cause);
+        remember(sk, tcp, conn, record, cause);
     }
     if bits & VERDICT_ANOMALY != 0 {
-        report(sk, tcp, cause);
+        report(sk, tcp, conn, record, cause);
     }
-    forget(sk);
+    forget(sk, record);
 }
 
 /// Judges a death and notes the verdict in the connection.
 #[inline(never)]
-fn bury(sk: Common, tcp: Tcp, old: u8) {
-    let Some((conn, _)) = find(sk) else { return };
+fn bury(tcp: Tcp, old: u8, conn: *mut Connection) {
     // SAFETY: a live map value; the socket's lock keeps others away.
     let conn = unsafe { &mut *conn };
     let death = judge(conn, old, &tcp.evidence(), setting!(goodbye_bytes));
@@ -191,11 +190,9 @@ fn bury(sk: Common, tcp: Tcp, old: u8) {
     unsafe { write_volatile(&raw mut conn.verdict, death.verdict()) };
 }
 
-/// Counts what the verdict says. Returns the cause and the `VERDICT_*` bits, lowest bytes first; 0 when the connection is
-/// not tracked.
+/// Counts what the verdict says. Returns the cause and the `VERDICT_*` bits, lowest bytes first.
 #[inline(never)]
-fn settle(sk: Common) -> u32 {
-    let Some((conn, record)) = find(sk) else { return 0 };
+fn settle(conn: *mut Connection, record: *mut PairRecord) -> u32 {
     // SAFETY: a live map value; the socket's lock keeps others away.
     let conn = unsafe { &*conn };
     // SAFETY: as above. Volatile: see `bury`.
