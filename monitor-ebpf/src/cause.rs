@@ -9,9 +9,11 @@ use crate::{
     evidence::Evidence,
     state,
     wire::{
-        CONN_ADOPTED, CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
-        CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
-        CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN, Connection, Counter,
+        CONN_ADOPTED, CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED,
+        CONN_IN_FLIGHT_AT_FIN, CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN,
+        CONN_PORT_BOUND, CONN_PROXY, CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN,
+        Connection, Counter, NO_COUNTER, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED,
+        VERDICT_TIME_WAIT, Verdict,
     },
 };
 
@@ -109,7 +111,35 @@ pub struct Death {
     pub time_wait: bool,
 }
 
+impl Verdict {
+    /// The verdict on a connection that lives.
+    pub const NONE: Self =
+        Self { cause: 0, counters: [NO_COUNTER; 4], bits: 0, reserved: 0, lost_quiet: UNKNOWN };
+}
+
 impl Death {
+    /// What it counts as, flattened.
+    #[inline]
+    pub fn verdict(&self) -> Verdict {
+        let number = |counter: Option<Counter>| counter.map_or(NO_COUNTER, |counter| counter as u8);
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        Verdict {
+            cause: self.cause as u8,
+            counters: [
+                self.end as u8,
+                number(self.reset_received),
+                number(self.reset_sent),
+                number(self.request),
+            ],
+            bits: bit(self.fin_then_rst, VERDICT_FIN_THEN_RST)
+                | bit(self.time_wait, VERDICT_TIME_WAIT)
+                | bit(self.may_be_followed(), VERDICT_FOLLOWED)
+                | bit(self.cause.is_anomaly(), VERDICT_ANOMALY),
+            reserved: 0,
+            lost_quiet: self.lost_quiet,
+        }
+    }
+
     const fn of(cause: Cause, end: Counter) -> Self {
         Self {
             cause,
@@ -241,12 +271,13 @@ fn reset_sent_alive(old: u8, ev: &Evidence) -> Counter {
 }
 
 /// Whether what looks like a received reset was data reaching a socket that the application had closed. A bare reset
-/// brings no data, so it leaves the count of data segments as it was.
+/// brings no data, so it leaves the count of data segments as it was; what waited in the backlog at the close has been
+/// counted before.
 #[inline]
 fn met_closed_socket(conn: &Connection, old: u8, ev: &Evidence) -> bool {
     matches!(old, state::FIN_WAIT1 | state::FIN_WAIT2)
         && ev.receive_shut()
-        && ev.data_segs_in != conn.segments_at_close
+        && (ev.data_segs_in != conn.segments_at_close || conn.has(CONN_BACKLOG_DATA))
 }
 
 #[inline]

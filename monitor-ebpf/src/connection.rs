@@ -4,9 +4,9 @@ use crate::{
     evidence::Evidence,
     state,
     wire::{
-        CONN_ADOPTED, CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
-        CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
-        CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter,
+        CONN_ADOPTED, CONN_APP_CLOSED, CONN_BACKLOG_DATA, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED,
+        CONN_IN_FLIGHT_AT_FIN, CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN,
+        CONN_PORT_BOUND, CONN_PROXY, CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter, Verdict,
     },
 };
 
@@ -25,6 +25,8 @@ impl Connection {
             port_at_connect: u32::from(ev.local_port),
             netns: 0,
             seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 
@@ -41,6 +43,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 
@@ -68,6 +72,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         })
     }
 
@@ -133,6 +139,9 @@ impl Connection {
     #[inline]
     pub fn on_application_close(&mut self, ev: &Evidence, fin: bool) -> Option<Counter> {
         self.segments_at_close = ev.data_segs_in;
+        if ev.backlog_data {
+            self.flags |= CONN_BACKLOG_DATA;
+        }
         if self.has(CONN_APP_CLOSED) || !ev.closed_by_application() {
             return None;
         }

@@ -47,6 +47,9 @@ pub struct Evidence {
     pub dead: bool,
     /// `SOCK_DONE`: the peer's FIN came.
     pub done: bool,
+    /// Data segments wait in the backlog: counted already, and processed only when the caller lets go of the socket.
+    /// Looked at only when the application closes.
+    pub backlog_data: bool,
 }
 
 impl Evidence {

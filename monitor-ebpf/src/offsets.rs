@@ -74,6 +74,14 @@ fields! {
     socket_inode = "socket_alloc", "vfs_inode.i_ino";
     /// What a timewait mini-socket stands for.
     substate = "inet_timewait_sock", "tw_substate";
+    /// Segments that came while a process held the socket.
+    backlog = "sock", "sk_backlog.head";
+    /// The next segment in a queue.
+    skb_next = "sk_buff", "next";
+    /// A segment's length from its TCP header on.
+    skb_len = "sk_buff", "len";
+    /// A segment's TCP header.
+    skb_data = "sk_buff", "data";
     /// Local port, network byte order; kept after the end.
     sport = "inet_sock", "inet_sport";
     /// When data was last received.

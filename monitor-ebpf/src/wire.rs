@@ -176,6 +176,34 @@ pub struct PairRecord {
     pub connection_duration: Histogram,
 }
 
+/// What a death counts as, flattened: in the connection's record it is plain numbers to the verifier, which would
+/// otherwise follow each of the hundreds of ways to a cause through all the counting.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// [`crate::cause::Cause`].
+    pub cause: u8,
+    /// [`Counter`]s to add to, [`NO_COUNTER`] for none: the end, the reset received, the one sent, the request.
+    pub counters: [u8; 4],
+    /// `VERDICT_*` bits.
+    pub bits: u8,
+    /// Always 0.
+    pub reserved: u16,
+    /// Jiffies the connection was quiet before the lost request, [`crate::cause::UNKNOWN`] for none.
+    pub lost_quiet: u32,
+}
+
+/// [`Verdict::counters`]: nothing to count.
+pub const NO_COUNTER: u8 = u8::MAX;
+/// [`Verdict::bits`]: the peer's FIN, then its reset.
+pub const VERDICT_FIN_THEN_RST: u8 = 1;
+/// [`Verdict::bits`]: a timewait mini-socket takes the socket's place.
+pub const VERDICT_TIME_WAIT: u8 = 1 << 1;
+/// [`Verdict::bits`]: a reset of ours may follow, or a late segment may meet the mini-socket.
+pub const VERDICT_FOLLOWED: u8 = 1 << 2;
+/// [`Verdict::bits`]: an engineer may want to see it one by one.
+pub const VERDICT_ANOMALY: u8 = 1 << 3;
+
 /// A live connection, keyed by its socket's address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +226,10 @@ pub struct Connection {
     pub netns: u32,
     /// The last walk that met the socket, or the one before it appeared.
     pub seen: u32,
+    /// Set at its end.
+    pub verdict: Verdict,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// This host opened the connection (else it accepted it).
@@ -228,6 +260,8 @@ pub const CONN_PORT_BOUND: u32 = 1 << 11;
 pub const CONN_GAVE_UP_ACKED: u32 = 1 << 12;
 /// We gave up on an unanswered request that the peer never acknowledged; counted.
 pub const CONN_GAVE_UP_UNACKED: u32 = 1 << 13;
+/// Data waited in the socket's backlog when the application closed.
+pub const CONN_BACKLOG_DATA: u32 = 1 << 15;
 /// It was there before the agent.
 pub const CONN_ADOPTED: u32 = 1 << 14;
 

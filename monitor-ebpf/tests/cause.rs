@@ -6,7 +6,7 @@ use finwatch_ebpf::{
     state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_RECV, SYN_SENT},
     wire::{
         CONN_ADOPTED, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PROXY, CONN_RST, CONN_RST_SENT, Connection,
-        Counter,
+        Counter, Verdict,
     },
 };
 use proptest::prelude::*;
@@ -189,6 +189,14 @@ fn data_on_a_closed_socket_is_no_received_reset() {
     assert_eq!((death.cause, death.reset_received), (Cause::DataAfterClose, None));
     assert_eq!(death.end, Counter::ClosedLocal);
     assert!(death.may_be_followed() && !death.time_wait);
+    let mut raced = upstream();
+    raced.on_local_fin(&Evidence { backlog_data: true, data_segs_in: 2, ..closing });
+    let death = reset(raced, FIN_WAIT1, late);
+    assert_eq!(
+        (death.cause, death.reset_received),
+        (Cause::DataAfterClose, None),
+        "it waited in the backlog"
+    );
     let bare = Evidence { dead: true, ..closing };
     let death = reset(conn, FIN_WAIT1, bare);
     assert_eq!(death.reset_received, Some(Counter::ResetAfterLocalClose));
@@ -340,7 +348,7 @@ prop_compose! {
             now: times[0], hz: HZ, write_seq: seqs[0], snd_nxt: seqs[1], snd_una: seqs[2], rcv_nxt: seqs[3],
             copied_seq: seqs[4], lsndtime: times[1], lrcvtime: times[2], data_segs_in: segments, total_retrans: retrans,
             bytes_sent: bytes[0], bytes_retrans: bytes[1], bytes_received: bytes[2], err, linger2, local_port, shutdown,
-            dead, done,
+            dead, done, backlog_data: false,
         }
     }
 }
@@ -360,6 +368,8 @@ prop_compose! {
             port_at_connect,
             netns: 0,
             seen: 0,
+            verdict: Verdict::NONE,
+            reserved: 0,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Counting in records that several CPUs write at once.
 
-use core::{arch::asm, ptr::addr_of_mut};
+use core::{arch::asm, hint::black_box, ptr::addr_of_mut};
 
 use finwatch_ebpf::{
     histogram::{SLOTS, slot},
@@ -25,7 +25,13 @@ pub unsafe fn add(number: *mut u64, value: u64) {
 /// Counts one of `counter` in a pair's record.
 #[inline(always)]
 pub fn count(record: *mut PairRecord, counter: Counter) {
-    let index = counter as usize & (COUNTER_SLOTS - 1);
+    count_number(record, counter as u8);
+}
+
+/// Counts one of the counter with this number.
+#[inline(always)]
+pub fn count_number(record: *mut PairRecord, counter: u8) {
+    let index = usize::from(counter) & (COUNTER_SLOTS - 1);
     // SAFETY: `record` is a live map value; the field lies inside it.
     let counters = unsafe { addr_of_mut!((*record).counters) }.cast::<u64>();
     // SAFETY: the index is masked to the array's length.
@@ -49,7 +55,9 @@ pub fn jiffies_to_ms(jiffies: u32) -> u64 {
 /// Adds a sample in milliseconds to a histogram.
 #[inline(always)]
 pub fn observe_ms(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], ms: u64) {
-    let index = slot(bounds, u32::try_from(ms).unwrap_or(u32::MAX)).min(SLOTS - 1);
+    let index = slot(bounds, u32::try_from(ms).unwrap_or(u32::MAX));
+    // Through memory, as a byte: otherwise the verifier follows each of the slots' paths to the program's end.
+    let index = usize::from(black_box(u8::try_from(index).unwrap_or(0))).min(SLOTS - 1);
     // SAFETY: `histogram` is part of a live map value.
     let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
     // SAFETY: the index is below the array's length.

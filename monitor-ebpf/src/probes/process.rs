@@ -3,8 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf},
+    bpf_probe_read_kernel_str_bytes,
+    generated::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
+    },
 };
 use finwatch_ebpf::wire::{COMM_LEN, FEATURE_TYPED_TASK};
 
@@ -37,7 +39,7 @@ pub fn name() -> [u8; COMM_LEN] {
         // SAFETY: no arguments, no side effects.
         let task = unsafe { bpf_get_current_task() };
         let leader: u64 = follow(task, offset!(group_leader));
-        telling(read(leader, offset!(comm)).unwrap_or([0; COMM_LEN]), leader)
+        telling(read(leader, offset!(comm), [0; COMM_LEN]), leader)
     }
 }
 
@@ -63,13 +65,17 @@ fn executable(leader: u64) -> Option<[u8; COMM_LEN]> {
 /// The pointer at `base + offset`, 0 when it cannot be read.
 #[inline(always)]
 pub fn follow(base: u64, offset: u32) -> u64 {
-    read(base, offset).unwrap_or(0)
+    read(base, offset, 0)
 }
 
-/// The value at `base + offset`.
+/// The value at `base + offset`, `zero` when it cannot be read, as the helper leaves it then. (Not an `Option`: the
+/// compiler may leave the value of a `None` unset, which the verifier does not accept.)
 #[inline(always)]
-fn read<T>(base: u64, offset: u32) -> Option<T> {
+pub fn read<T>(base: u64, offset: u32, zero: T) -> T {
+    let mut value = zero;
+    let size = size_of::<T>() as u32;
     let address = (base + u64::from(offset)) as *const c_void;
-    // SAFETY: the helper checks the address and fails on a bad one; T is integers only.
-    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+    // SAFETY: the helper checks the address and writes as many bytes as the value has; T is integers only.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address) };
+    value
 }

@@ -3,24 +3,30 @@
 //! `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`:
 //! <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sock.h#L142-L190>
 
-use core::{ffi::c_void, ptr::addr_of_mut};
+use core::{
+    ffi::c_void,
+    ptr::{addr_of_mut, read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use finwatch_ebpf::{
-    cause::{Death, UNKNOWN, judge},
+    cause::{UNKNOWN, judge},
     histogram::{DURATION_BOUNDS_MS, IDLE_BOUNDS_MS},
     state::{
         CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LISTEN, NEW_SYN_RECV, SYN_RECV,
         SYN_SENT,
     },
-    wire::{CONN_OPENED, Connection, Counter, PairRecord},
+    wire::{
+        CONN_OPENED, Connection, Counter, NO_COUNTER, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST,
+        VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
+    },
 };
 
 use crate::{
     connections::{find, forget, remember, track},
-    count::{count, observe_jiffies, observe_ms},
+    count::{count, count_number, observe_jiffies, observe_ms},
     incidents::report,
     maps::setting,
     pairs::Pair,
@@ -126,7 +132,7 @@ fn peer_fin(sk: Common, tcp: Tcp) {
 fn local_fin(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: as in `established`.
-    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence()) } {
+    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence_at_close()) } {
         count(record, gave_up);
     }
 }
@@ -136,94 +142,68 @@ fn local_fin(sk: Common, tcp: Tcp) {
 fn closed_after_shutdown(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: as in `established`.
-    if let Some(gave_up) = unsafe { (*conn).on_application_close(&tcp.evidence(), true) } {
+    if let Some(gave_up) = unsafe { (*conn).on_application_close(&tcp.evidence_at_close(), true) } {
         count(record, gave_up);
     }
 }
 
-/// The end: judged and counted, then remembered, reported and forgotten. Functions of their own, since together they
-/// would need more stack than a program has.
+/// The end: judged, counted, remembered, reported and forgotten. Functions of their own, since together they would need
+/// more stack than a program has.
 #[inline(always)]
 fn closed(sk: Common, tcp: Tcp, old: u8) {
-    let Some(buried) = Buried::unpack(bury(sk, tcp, old)) else { return };
-    if buried.followed {
-        remember(sk, tcp, buried.cause);
+    bury(sk, tcp, old);
+    let [cause, bits, ..] = settle(sk).to_le_bytes();
+    if bits & VERDICT_FOLLOWED != 0 {
+        remember(sk, tcp, cause);
     }
-    if buried.anomaly {
-        report(sk, tcp, buried.cause);
+    if bits & VERDICT_ANOMALY != 0 {
+        report(sk, tcp, cause);
     }
     forget(sk);
 }
 
-/// What [`closed`] needs to know of a death.
-struct Buried {
-    cause: u8,
-    followed: bool,
-    anomaly: bool,
-}
-
-impl Buried {
-    const TRACKED: u32 = 1 << 31;
-    const FOLLOWED: u32 = 1 << 8;
-    const ANOMALY: u32 = 1 << 9;
-
-    #[inline(always)]
-    fn pack(death: &Death) -> u32 {
-        let flag = |set: bool, bit: u32| if set { bit } else { 0 };
-        Self::TRACKED
-            | flag(death.may_be_followed(), Self::FOLLOWED)
-            | flag(death.cause.is_anomaly(), Self::ANOMALY)
-            | u32::from(death.cause as u8)
-    }
-
-    #[inline(always)]
-    fn unpack(packed: u32) -> Option<Self> {
-        let [cause, ..] = packed.to_le_bytes();
-        let has = |bit: u32| packed & bit != 0;
-        has(Self::TRACKED).then_some(Self {
-            cause,
-            followed: has(Self::FOLLOWED),
-            anomaly: has(Self::ANOMALY),
-        })
-    }
-}
-
-/// Judges and counts a death; 0 when the connection is not tracked.
+/// Judges a death and notes the verdict in the connection.
 #[inline(never)]
-fn bury(sk: Common, tcp: Tcp, old: u8) -> u32 {
-    let Some((conn, record)) = find(sk) else { return 0 };
+fn bury(sk: Common, tcp: Tcp, old: u8) {
+    let Some((conn, _)) = find(sk) else { return };
     // SAFETY: a live map value; the socket's lock keeps others away.
     let conn = unsafe { &mut *conn };
     let death = judge(conn, old, &tcp.evidence(), setting!(goodbye_bytes));
-    record_death(record, conn, &death);
-    Buried::pack(&death)
+    // SAFETY: as above. Volatile, so that the numbers go through the map.
+    unsafe { write_volatile(&raw mut conn.verdict, death.verdict()) };
 }
 
-#[inline(always)]
-fn record_death(record: *mut PairRecord, conn: &Connection, death: &Death) {
-    count(record, death.end);
-    for counter in [death.reset_received, death.reset_sent, death.request].into_iter().flatten() {
-        count(record, counter);
+/// Counts what the verdict says. Returns the cause and the `VERDICT_*` bits, lowest bytes first; 0 when the connection is
+/// not tracked.
+#[inline(never)]
+fn settle(sk: Common) -> u32 {
+    let Some((conn, record)) = find(sk) else { return 0 };
+    // SAFETY: a live map value; the socket's lock keeps others away.
+    let conn = unsafe { &*conn };
+    // SAFETY: as above. Volatile: see `bury`.
+    let verdict = unsafe { read_volatile(&raw const conn.verdict) };
+    for counter in verdict.counters {
+        if counter != NO_COUNTER {
+            count_number(record, counter);
+        }
     }
-    if death.fin_then_rst {
+    if verdict.bits & VERDICT_FIN_THEN_RST != 0 {
         count(record, Counter::FinThenRstReceived);
     }
-    if death.time_wait {
+    if verdict.bits & VERDICT_TIME_WAIT != 0 {
         count(record, Counter::TimeWaitEntered);
     }
-    if death.lost_quiet != UNKNOWN {
+    if verdict.lost_quiet != UNKNOWN {
         // SAFETY: a field of a live map value.
-        observe_jiffies(
-            unsafe { addr_of_mut!((*record).lost_request_idle) },
-            &IDLE_BOUNDS_MS,
-            death.lost_quiet,
-        );
+        let histogram = unsafe { addr_of_mut!((*record).lost_request_idle) };
+        observe_jiffies(histogram, &IDLE_BOUNDS_MS, verdict.lost_quiet);
     }
     if conn.has(CONN_OPENED) {
         let ms = now_ns().saturating_sub(conn.opened_ns) / NS_PER_MS;
         // SAFETY: a field of a live map value.
         observe_ms(unsafe { addr_of_mut!((*record).connection_duration) }, &DURATION_BOUNDS_MS, ms);
     }
+    u32::from_le_bytes([verdict.cause, verdict.bits, 0, 0])
 }
 
 #[inline(always)]

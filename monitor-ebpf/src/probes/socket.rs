@@ -10,11 +10,13 @@ use finwatch_ebpf::{
 
 use crate::{
     maps::{offset, setting},
-    process::follow,
+    process::{follow, read},
 };
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+/// Where a TCP header tells its own length.
+const DATA_OFFSET: u32 = 12;
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
@@ -229,7 +231,36 @@ impl Tcp {
             shutdown: load(self.0, offset!(shutdown)),
             dead: flags & SOCK_DEAD != 0,
             done: flags & SOCK_DONE != 0,
+            backlog_data: false,
         }
+    }
+
+    /// Looks at the socket while a process closes it.
+    #[inline(always)]
+    pub fn evidence_at_close(self) -> Evidence {
+        Evidence { backlog_data: self.backlog_has_data(), ..self.evidence() }
+    }
+
+    /// Whether a data segment waits in the backlog. `tcp_v4_rcv()` counts a segment before it queues it there:
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_ipv4.c#L2337-L2350>.
+    #[inline(always)]
+    fn backlog_has_data(self) -> bool {
+        /// More do not gather in the moment a close takes.
+        const LOOKED_AT: usize = 4;
+        let mut skb: *const c_void = load(self.0, offset!(backlog));
+        let mut looked_at = 0;
+        while !skb.is_null() && looked_at < LOOKED_AT {
+            let length: u32 = load(skb, offset!(skb_len));
+            let header: u64 = load(skb, offset!(skb_data));
+            // The upper half of the byte is the header's length in words.
+            let words = read(header, DATA_OFFSET, 0_u8) >> 4;
+            if words != 0 && length > u32::from(words) * 4 {
+                return true;
+            }
+            skb = load(skb, offset!(skb_next));
+            looked_at += 1;
+        }
+        false
     }
 }
 

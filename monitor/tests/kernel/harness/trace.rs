@@ -20,6 +20,9 @@ use super::metrics::Side;
 /// The ports whose sockets are traced.
 pub(crate) const PORTS: std::ops::Range<u16> = 20_000..24_000;
 
+/// Per processor. Resets cannot be filtered by port: those of everything else on the host must fit in as well.
+const BUFFER_KIB: &str = "16384";
+
 const STATES: [&str; 12] = [
     "TCP_ESTABLISHED",
     "TCP_SYN_SENT",
@@ -80,6 +83,7 @@ impl Tracing {
         remove_stale(&base);
         let instance = base.join(format!("finwatch-test-{}", std::process::id()));
         fs::create_dir(&instance).ok()?;
+        fs::write(instance.join("buffer_size_kb"), BUFFER_KIB).ok()?;
         let (first, last) = (PORTS.start, PORTS.end);
         let ports = |name: &str| format!("({name} >= {first} && {name} < {last})");
         let filter = format!("{} || {}", ports("sport"), ports("dport"));
