@@ -30,11 +30,8 @@ use super::{
     expiry::Expiry,
     hooks::{HOOKS, Hook, HookKind, ITERATOR_PREFIX, is_required, locate, offered},
     mapped::Tables,
-    missed::Missed,
-    processes::Processes,
     rights,
     rounds::Parts,
-    walker::Walker,
 };
 
 /// Where the kernel publishes its types.
@@ -209,7 +206,7 @@ impl Kernel {
         let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
         drop(aya_btf);
         give_memory_back();
-        let levels = levels(&mut ebpf, &tables, options, &mut hooks)?;
+        let levels = levels(&mut ebpf, &tables, options, &mut hooks);
         Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
 }
@@ -398,26 +395,18 @@ fn levels(
     tables: &std::sync::Arc<Tables>,
     options: &Options,
     hooks: &mut [Attached],
-) -> Result<Option<Parts>, KernelError> {
+) -> Option<Parts> {
     let works =
         |attached: &&mut Attached| attached.hook.kind == HookKind::Iterator && attached.mode != HookMode::Off;
-    let Some(attached) = hooks.iter_mut().find(works) else { return Ok(None) };
-    let walker = match Walker::new(ebpf, tables.clone(), options.max_pairs + FIRST_FREE_SLOT) {
-        Ok(walker) => walker,
+    let attached = hooks.iter_mut().find(works)?;
+    match Parts::take(ebpf, tables, options) {
+        Ok(parts) => Some(parts),
         Err(error) => {
             attached.mode = HookMode::Off;
             attached.error = Some(error);
-            return Ok(None);
+            None
         }
-    };
-    Ok(Some(Parts {
-        walker,
-        tables: tables.clone(),
-        announced: typed(ebpf, "NAMESPACES")?,
-        processes: Processes::new(typed(ebpf, "PROCESSES")?),
-        missed: Missed::new(typed(ebpf, "CONNECTIONS")?, options.max_connections),
-        host_only: options.host_netns_only,
-    }))
+    }
 }
 
 fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
@@ -453,7 +442,7 @@ fn hash<'a, K: Pod, V: Pod>(
 }
 
 /// Takes a map out of the object, as the type the agent uses.
-fn typed<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
+pub(super) fn typed<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
 where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {

@@ -21,12 +21,11 @@ const MAX_PROCESSES: usize = 65_536;
 /// somewhere (`ip netns`, container runtimes).
 pub fn scan() -> HashMap<u32, PathBuf> {
     let mut found = HashMap::new();
-    let mut add = |path: PathBuf| {
-        if found.len() < MAX_NAMESPACES as usize {
-            if let Some(inode) = inode(&path) {
-                found.entry(inode).or_insert(path);
-            }
+    let mut add = |path: PathBuf| match inode(&path) {
+        Some(inode) if found.len() < MAX_NAMESPACES as usize => {
+            found.entry(inode).or_insert(path);
         }
+        _ => {}
     };
     // Mounts first: they outlive processes.
     mounted().into_iter().for_each(&mut add);
@@ -44,15 +43,18 @@ pub(super) fn processes() -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// Namespaces mounted where PID 1 sees them.
+/// Namespaces mounted where we see them, and where PID 1 does: a service may have mounts of its own.
 fn mounted() -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/1/mountinfo").unwrap_or_default();
-    let path = |line: &str| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, mount_point) = (fields.next()?, fields.next()?);
-        root.starts_with("net:[").then(|| Path::new("/proc/1/root").join(mount_point.trim_start_matches('/')))
+    let seen_by = |mounts: &str, root: &str| {
+        let text = fs::read_to_string(mounts).unwrap_or_default();
+        let path = |line: &str| {
+            let mut fields = line.split(' ').skip(3);
+            let (what, place) = (fields.next()?, fields.next()?);
+            what.starts_with("net:[").then(|| Path::new(root).join(place.trim_start_matches('/')))
+        };
+        text.lines().filter_map(path).collect::<Vec<_>>()
     };
-    text.lines().filter_map(path).collect()
+    [seen_by("/proc/self/mountinfo", "/"), seen_by("/proc/1/mountinfo", "/proc/1/root")].concat()
 }
 
 /// The inode number of the namespace that a path leads to.

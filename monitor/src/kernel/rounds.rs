@@ -8,11 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, MapData};
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData},
+};
 use finwatch_ebpf::{state, wire::PairKey};
 
 use super::{
-    loader::host_netns,
+    loader::{KernelError, Options, host_netns, typed},
     mapped::Tables,
     missed::Missed,
     namespaces::{Facts, Home, scan},
@@ -45,6 +48,23 @@ pub struct Parts {
     pub missed: Missed,
     /// Only the host's own namespace.
     pub host_only: bool,
+}
+
+impl Parts {
+    /// Takes them out of `ebpf`, whose iterator is loaded.
+    ///
+    /// # Errors
+    /// When the kernel refuses to attach the iterator or to map its tables.
+    pub fn take(ebpf: &mut Ebpf, tables: &Arc<Tables>, options: &Options) -> Result<Self, KernelError> {
+        Ok(Self {
+            walker: Walker::new(ebpf, tables.clone())?,
+            tables: tables.clone(),
+            announced: typed(ebpf, "NAMESPACES")?,
+            processes: Processes::new(typed(ebpf, "PROCESSES")?),
+            missed: Missed::new(typed(ebpf, "CONNECTIONS")?, options.max_connections),
+            host_only: options.host_netns_only,
+        })
+    }
 }
 
 /// Makes rounds, one at a time, on a thread of their own.
@@ -162,19 +182,19 @@ impl Rounds {
         let Some(namespace) = self.known.get_mut(&inode) else { return false };
         let last = namespace.last.as_ref();
         let walker = &mut self.parts.walker;
-        let visited = self.home.visit(inode, &namespace.path, || {
+        let result = self.home.visit(inode, &namespace.path, || {
             let facts = Facts::read()?;
             if !adopts && last.is_some_and(|last| last.still_holds(&facts, now)) {
                 return Ok((facts, None));
             }
-            let walked = walker.walk(&facts.range, adopts)?;
-            Ok::<_, io::Error>((facts, Some(walked)))
+            let found = walker.walk(&facts.range, adopts)?;
+            Ok::<_, io::Error>((facts, Some(found)))
         });
-        match visited.flatten() {
+        match result.flatten() {
             Ok((_, None)) => false,
-            Ok((facts, Some(walked))) => {
-                let untracked = walked.walk.untracked > 0;
-                namespace.last = Some(Visit::new(now, facts, walked, name(inode, self.host)));
+            Ok((facts, Some(found))) => {
+                let untracked = found.walk.untracked > 0;
+                namespace.last = Some(Visit::new(now, facts, found, name(inode, self.host)));
                 untracked
             }
             Err(error) => {
@@ -184,18 +204,20 @@ impl Rounds {
         }
     }
 
-    /// A namespace that cannot be entered: gone, most often. It is found again if it is still there.
+    /// A namespace that cannot be entered: gone, most often. The next round finds it again if there is another way to
+    /// it.
     fn lost(&mut self, inode: u32, error: &io::Error) {
         self.known.remove(&inode);
-        if error.kind() == io::ErrorKind::PermissionDenied && self.refused.insert(inode) {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            self.scanned = None;
+        } else if self.refused.insert(inode) {
             tracing::warn!(
                 netns = inode,
                 "a network namespace may not be entered (CAP_SYS_ADMIN and CAP_SYS_PTRACE are missing): its sockets \
                  are not shown"
             );
-        } else {
-            tracing::debug!(netns = inode, %error, "a network namespace was not walked");
         }
+        tracing::debug!(netns = inode, %error, "a network namespace was not walked");
     }
 
     fn search_missed(&mut self, now: Instant) {

@@ -46,11 +46,11 @@ pub struct Walked {
 }
 
 impl Walker {
-    /// A walker with the program `walk` of `ebpf`, which is loaded; `slots` is the length of the pair table.
+    /// A walker with the program `walk` of `ebpf`, which is loaded.
     ///
     /// # Errors
     /// When the kernel refuses to attach the program or to map its tables.
-    pub fn new(ebpf: &Ebpf, tables: Arc<Tables>, slots: u32) -> Result<Self, KernelError> {
+    pub fn new(ebpf: &Ebpf, tables: Arc<Tables>) -> Result<Self, KernelError> {
         let map = |name| match ebpf.map(name) {
             Some(aya::maps::Map::Array(data)) => Ok::<&MapData, _>(data),
             _ => Err(KernelError::Foreign(name)),
@@ -62,12 +62,12 @@ impl Walker {
         let io = KernelError::Mapping;
         Ok(Self {
             link,
-            tables,
             walk: Array::map(map("WALK")?, 1).map_err(io)?,
-            levels: Array::map(map("LEVELS")?, slots).map_err(io)?,
+            levels: Array::map(map("LEVELS")?, tables.slots()).map_err(io)?,
             ports: Array::map(map("PORTS_HELD")?, PORT_SLOTS).map_err(io)?,
             queues: Array::map(map("QUEUES")?, LISTENER_SLOTS).map_err(io)?,
             reserved: Array::map(map("RESERVED_PORTS")?, PORTS / u64::BITS).map_err(io)?,
+            tables,
             last: 0,
         })
     }
