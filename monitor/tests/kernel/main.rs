@@ -1,10 +1,15 @@
 //! finwatch on the real kernel: sequences of real and crafted connections, and exactly what must be counted for each.
 
+mod adoption;
 mod docs;
 mod filters;
 mod harness;
+mod levels;
 mod lifecycle;
 mod limits;
+mod namespaces;
+mod ports;
 mod sequence;
 mod sequences;
+mod time_wait;
 mod volume;
