@@ -14,8 +14,8 @@ use crate::harness::{
     daemon::Daemon,
     lab::{Connection, FAMILIES, Family, Lab, own_port, tick},
     metrics::{Scrape, Side},
-    netns, process_name,
-    reference::assert_count,
+    netns,
+    reference::{Resident, assert_count, untraced_port},
     traffic::{listen, local, open_and_close, pair},
     until,
 };
@@ -94,14 +94,17 @@ fn old_connections(family: Family, side: Side, cases: &[Case], listeners_stay: b
             old.push((lab.upstream, connection, listener));
         }
         lab.quiet();
+        let holders: Vec<_> =
+            old.iter().map(|(_, connection, _)| Resident::holding(connection.socket())).collect();
         let daemon = Daemon::isolated(&[]);
+        drop(holders);
         assert_count("adopted by when it is ready", tracked(&daemon.scrape()), cases.len());
         for ((_, connection, _), (_, end)) in old.iter_mut().zip(cases) {
             end(&lab, connection);
         }
         tick();
         let proxy = match side {
-            Side::Proxy => process_name(),
+            Side::Proxy => "sleep".to_owned(),
             Side::Upstream => lab.remote().to_string(),
         };
         let scrape = settled(&daemon);
@@ -133,8 +136,8 @@ fn settled(daemon: &Daemon) -> Scrape {
 
 fn in_all_families(side: Side, cases: &[Case], listeners_stay: bool) {
     thread::scope(|scope| {
-        let runs = FAMILIES
-            .map(|family| scope.spawn(move || old_connections(family, side, cases, listeners_stay)));
+        let runs =
+            FAMILIES.map(|family| scope.spawn(move || old_connections(family, side, cases, listeners_stay)));
         for run in runs {
             run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
@@ -170,7 +173,7 @@ fn ready_after_adoption() {
         return;
     }
     netns::in_namespace(|| {
-        let listener = listen(local(1, own_port()));
+        let listener = listen(local(1, untraced_port()));
         let pool: Vec<_> = (0..POOL).map(|_| pair(&listener)).collect();
         let daemon = Daemon::isolated(&[]);
         let scrape = daemon.scrape();
@@ -188,10 +191,11 @@ fn ready_after_adoption() {
 /// A daemon dies under load and another takes over: what begins after it is ready is counted exactly.
 fn restart(signal: Signal) {
     const KEPT: usize = 50;
-    let ports = [own_port(), own_port(), own_port()];
+    let ports = [untraced_port(), untraced_port(), untraced_port()];
     netns::in_namespace(|| {
         let [before, after, kept] = ports.map(|port| listen(local(1, port)));
-        let addresses = [&before, &after, &kept].map(|listener| listener.local_addr().expect("bound").to_string());
+        let addresses =
+            [&before, &after, &kept].map(|listener| listener.local_addr().expect("bound").to_string());
         let daemon = Daemon::isolated(&[]);
         let pool: Vec<_> = (0..KEPT).map(|_| pair(&kept)).collect();
         let (is_ready, ends) = (AtomicBool::new(false), AtomicBool::new(false));

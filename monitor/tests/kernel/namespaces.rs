@@ -5,10 +5,9 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, sync::mpsc, thread};
 use crate::harness::{
     PATIENCE, can_run,
     daemon::Daemon,
-    lab::own_port,
     metrics::Scrape,
     netns,
-    reference::{FRESH, Resident, assert_count, fresh, netns_inode},
+    reference::{FRESH, Resident, assert_count, fresh, netns_inode, untraced_port},
     traffic::{listen, local, pair},
     until,
 };
@@ -67,7 +66,7 @@ fn two_hundred_namespaces() {
     if !can_run("two_hundred_namespaces") {
         return;
     }
-    let upstream = local(1, own_port());
+    let upstream = local(1, untraced_port());
     let port = upstream.port().to_string();
     // Only these connections are tracked; namespaces of other tests come and go too.
     let arguments = [&FRESH[..], &["--include-port", &port]].concat();

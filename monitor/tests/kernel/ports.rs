@@ -14,10 +14,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::harness::{
     PATIENCE, can_run,
     daemon::Daemon,
-    lab::{own_port, set_option},
+    lab::set_option,
     metrics::Scrape,
     netns, process_name,
-    reference::{FRESH, Resident, assert_count, fresh, netns_inode},
+    reference::{FRESH, Resident, assert_count, fresh, netns_inode, untraced_port},
     traffic::{listen, local},
 };
 
@@ -117,7 +117,7 @@ fn assert_refused(upstream: SocketAddr, scrape: &Scrape, refused: usize) {
 fn run_out_of(ports: u16) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard).expect("up to the hard limit");
-    let port = own_port();
+    let port = untraced_port();
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&FRESH);
         set_range(ports);
@@ -163,7 +163,7 @@ fn reserved_ports_and_a_changed_range() {
     if !can_run("reserved_ports_and_a_changed_range") {
         return;
     }
-    let port = own_port();
+    let port = untraced_port();
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&FRESH);
         set_range(20);
@@ -200,14 +200,16 @@ fn sources_and_destinations_share_ports() {
     if !can_run("sources_and_destinations_share_ports") {
         return;
     }
-    let ports = [own_port(), own_port()];
+    let ports = [untraced_port(), untraced_port()];
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&FRESH);
         set_range(10);
         let sources = [Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4)];
         let mut destinations = ports.map(|port| Destination::new(local(1, port)));
         for destination in &mut destinations {
-            sources.iter().for_each(|source| destination.exhaust(Some(*source)));
+            for source in sources {
+                destination.exhaust(Some(source));
+            }
             assert_eq!(destination.held.len(), 20);
         }
         let scrape = fresh(&daemon);
@@ -234,7 +236,7 @@ fn the_same_addresses_in_three_namespaces() {
         return;
     }
     let daemon = Daemon::start(&FRESH);
-    let address = local(1, own_port());
+    let address = local(1, untraced_port());
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         // Dropped with this closure, whatever its outcome: then the namespaces end.

@@ -3,10 +3,9 @@
 use crate::harness::{
     can_run,
     daemon::Daemon,
-    lab::own_port,
     metrics::Scrape,
     netns, process_name,
-    reference::{FRESH, assert_count, fresh, ss},
+    reference::{FRESH, assert_count, fresh, ss, untraced_port},
     traffic::{listen, local, open_and_close},
 };
 
@@ -24,7 +23,7 @@ fn five_thousand_active_closes() {
         netns::sysctl_if_there("ipv4/tcp_max_tw_buckets", "20000");
         let daemon = Daemon::isolated(&FRESH);
         let name = process_name();
-        let port = own_port();
+        let port = untraced_port();
         let (listener, other) = (listen(local(7, port)), listen(local(8, port)));
         let upstream = local(7, port).to_string();
         let entered = |scrape: &Scrape, upstream: &str| {
@@ -38,7 +37,11 @@ fn five_thousand_active_closes() {
         (0..OTHERS).for_each(|_| open_and_close(&other));
         let scrape = fresh(&daemon);
         assert_count("entered", entered(&scrape, &upstream) - before, CLOSES);
-        assert_count("entered, all pairs", scrape.sum("finwatch_time_wait_entered_total", &[]), CLOSES + OTHERS + 1);
+        assert_count(
+            "entered, all pairs",
+            scrape.sum("finwatch_time_wait_entered_total", &[]),
+            CLOSES + OTHERS + 1,
+        );
         let rows = ss(&[]);
         for (upstream, count) in [(local(7, port), CLOSES + 1), (local(8, port), OTHERS)] {
             let listed = rows.iter().filter(|row| row.remote == upstream && row.state == "TIME-WAIT").count();
@@ -66,7 +69,7 @@ fn no_room_in_time_wait() {
         netns::sysctl("ipv4/tcp_tw_reuse", "0");
         netns::sysctl("ipv4/tcp_max_tw_buckets", &ROOM.to_string());
         let daemon = Daemon::isolated(&FRESH);
-        let port = own_port();
+        let port = untraced_port();
         let listener = listen(local(9, port));
         (0..3 * ROOM).for_each(|_| open_and_close(&listener));
         let scrape = fresh(&daemon);

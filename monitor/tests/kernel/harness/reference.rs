@@ -3,12 +3,15 @@
 use std::{
     fs::metadata,
     net::{IpAddr, SocketAddr},
-    os::linux::fs::MetadataExt as _,
+    os::{fd::OwnedFd, linux::fs::MetadataExt as _},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
-use super::{daemon::Daemon, metrics::Scrape, until};
+use socket2::Socket;
+
+use super::{daemon::Daemon, metrics::Scrape, trace::PORTS, until};
 
 /// Lets a daemon read the sockets as often as it may.
 pub(crate) const FRESH: [&str; 2] = ["--snapshot-age", "1s"];
@@ -39,6 +42,15 @@ pub(crate) struct Row {
     pub(crate) local: SocketAddr,
     /// The far end.
     pub(crate) remote: SocketAddr,
+}
+
+/// A port of the test's own that is not traced: what opens connections by the thousand would push the sequences' few out
+/// of the trace.
+pub(crate) fn untraced_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(PORTS.end);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(port < PORTS.end + 1_000, "below the ports of volume tests");
+    port
 }
 
 /// What `ss -tan` lists, with these arguments more.
@@ -95,6 +107,16 @@ impl Resident {
     /// Starts it.
     pub(crate) fn start() -> Self {
         Self(Command::new("sleep").arg("120").stdin(Stdio::null()).spawn().expect("`sleep` starts"))
+    }
+}
+
+impl Resident {
+    /// Starts one that holds `socket` too. The tests' own threads have descriptors of their own, which `/proc` shows with
+    /// the thread but not with the process.
+    pub(crate) fn holding(socket: &Socket) -> Self {
+        let held = OwnedFd::from(socket.try_clone().expect("a second descriptor"));
+        let child = Command::new("sleep").arg("120").stdin(Stdio::from(held)).spawn();
+        Self(child.expect("`sleep` starts"))
     }
 }
 
