@@ -1,10 +1,17 @@
 //! finwatch on the real kernel: sequences of real and crafted connections, and exactly what must be counted for each.
 
+mod adoption;
+mod adoption_nginx;
 mod docs;
 mod filters;
 mod harness;
+mod levels;
+mod levels_filters;
 mod lifecycle;
 mod limits;
+mod namespaces;
+mod ports;
 mod sequence;
 mod sequences;
+mod time_wait;
 mod volume;

@@ -165,7 +165,8 @@ pub(crate) fn expand(item: &str) -> Vec<(String, f64)> {
     let (kind, value) = item.split_once(':').unwrap_or((item, ""));
     let series = match kind {
         "opened" => "connections_opened_total".to_owned(),
-        "closed" => format!("connections_closed_total{{by=\"{value}\"}}"),
+        // "ended": the connection was there before the daemon, so how long it lived is not known.
+        "closed" | "ended" => format!("connections_closed_total{{by=\"{value}\"}}"),
         "lived" => "connection_duration_seconds_count".to_owned(),
         "connect" => format!("connect_failures_total{{reason=\"{value}\"}}"),
         "received" => format!("resets_received_total{{phase=\"{value}\"}}"),

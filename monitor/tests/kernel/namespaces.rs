@@ -1,0 +1,105 @@
+//! Namespaces that come and go leave nothing behind in the daemon.
+
+use std::{collections::BTreeSet, fs, net::SocketAddr, sync::mpsc, thread};
+
+use crate::harness::{
+    PATIENCE, can_run,
+    daemon::Daemon,
+    metrics::Scrape,
+    netns,
+    reference::{FRESH, Resident, assert_count, fresh, netns_inode, untraced_port},
+    traffic::{listen, local, pair},
+    until,
+};
+
+const BATCHES: usize = 10;
+const AT_ONCE: usize = 20;
+
+fn entries(daemon: &Daemon, what: &str) -> usize {
+    fs::read_dir(format!("/proc/{}/{what}", daemon.pid)).expect("it runs").count()
+}
+
+/// Namespaces that the daemon shows something of.
+fn shown(scrape: &Scrape) -> BTreeSet<String> {
+    let limits = scrape.matching("finwatch_ephemeral_ports_limit", &[]);
+    limits.map(|(labels, _)| labels["netns"].clone()).collect()
+}
+
+/// Makes some namespaces, each with an open connection, lets the daemon see all of them, and ends them.
+fn batch(daemon: &Daemon, upstream: SocketAddr) -> BTreeSet<String> {
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let mut ends = Vec::new();
+        for _ in 0..AT_ONCE {
+            let tell = tell.clone();
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            scope.spawn(move || {
+                netns::in_namespace(move || {
+                    let _resident = Resident::start();
+                    let listener = listen(upstream);
+                    let connection = pair(&listener);
+                    tell.send(netns_inode().to_string()).expect("the test waits");
+                    ended.recv().expect_err("nothing is said, the end just comes");
+                    drop(connection);
+                });
+            });
+        }
+        let made: BTreeSet<String> =
+            (0..AT_ONCE).map(|_| told.recv_timeout(PATIENCE).expect("a namespace")).collect();
+        assert_eq!(made.len(), AT_ONCE, "each has an inode number of its own");
+        let scrape = fresh(daemon);
+        let missing: Vec<_> = made.difference(&shown(&scrape)).cloned().collect();
+        assert!(missing.is_empty(), "found by their first connection: {missing:?}");
+        let upstream = upstream.to_string();
+        for side in ["proxy", "upstream"] {
+            let labels = [("side", side), ("upstream", upstream.as_str()), ("state", "established")];
+            assert_count("connections", scrape.sum("finwatch_sockets", &labels), AT_ONCE);
+        }
+        drop(ends);
+        made
+    })
+}
+
+#[test]
+fn two_hundred_namespaces() {
+    if !can_run("two_hundred_namespaces") {
+        return;
+    }
+    let upstream = local(1, untraced_port());
+    let port = upstream.port().to_string();
+    // Only these connections are tracked; namespaces of other tests come and go too.
+    let arguments = [&FRESH[..], &["--include-port", &port]].concat();
+    let daemon = Daemon::start(&arguments);
+    let mut made = batch(&daemon, upstream);
+    let settled = |daemon: &Daemon| {
+        until("no connection is tracked", || {
+            (fresh(daemon).sum("finwatch_tracked_connections", &[]) < 0.5).then_some(())
+        });
+    };
+    settled(&daemon);
+    let descriptors = entries(&daemon, "fd");
+    let threads = entries(&daemon, "task");
+    for _ in 1..BATCHES {
+        made.extend(batch(&daemon, upstream));
+    }
+    settled(&daemon);
+    until("no descriptor is left", || (entries(&daemon, "fd") <= descriptors).then_some(()));
+    // The runtime's helpers for blocking work stay ten seconds after their last; those are few whatever is walked.
+    until("no thread is left", || (entries(&daemon, "task") <= threads + 1).then_some(()));
+    until("nothing is shown of namespaces that are gone", || {
+        shown(&fresh(&daemon)).is_disjoint(&made).then_some(())
+    });
+    let scrape = daemon.scrape();
+    let upstream = upstream.to_string();
+    for family in ["connections_opened_total", "connections_closed_total"] {
+        let labels = [("upstream", upstream.as_str())];
+        assert_count(family, scrape.sum(&format!("finwatch_{family}"), &labels), 2 * BATCHES * AT_ONCE);
+    }
+    assert_count("pairs", scrape.sum("finwatch_pairs", &[]), 2);
+    assert_count("missed", scrape.sum("finwatch_bpf_missed_runs_total", &[]), 0);
+    let output = daemon.output();
+    let complaints: Vec<&str> =
+        output.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
