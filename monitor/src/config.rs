@@ -41,6 +41,8 @@ const DEFAULT_PROXY_RANGES: [&str; 8] = [
     "fe80::/10",
     "fc00::/7",
 ];
+/// Largest configuration file in bytes.
+const MAX_FILE: u64 = 1 << 20;
 /// Entries a list may have; the kernel's tables have room for them.
 const MAX_LIST: usize = 1024;
 
@@ -216,13 +218,24 @@ fn conflict<'a, T: Display + Eq + Hash + 'a>(
 }
 
 fn read(path: &Path) -> Result<Options, ConfigError> {
-    let text =
-        fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+    let text = contents(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     parse(&text).map_err(|Problem { line, problem }| ConfigError::Invalid {
         path: path.to_owned(),
         line,
         problem,
     })
+}
+
+/// A regular file's text, if it is no larger than a configuration can sensibly be.
+fn contents(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is larger than 1 MiB"));
+    }
+    fs::read_to_string(path)
 }
 
 struct Problem {

@@ -190,3 +190,10 @@ fn a_file_that_is_not_there_is_told() {
     );
     assert!(message.ends_with("name a readable file with --config FILE"));
 }
+
+#[test]
+fn what_is_no_file_is_not_read() {
+    let error = Config::load(LogArgs::default(), Options::default(), Some(Path::new("/dev/zero")));
+    let told = error.expect_err("it has no end").to_string();
+    assert!(told.contains("/dev/zero") && told.contains("not a regular file"), "{told}");
+}

@@ -96,6 +96,7 @@ impl Exporter {
 
     fn write_pairs(&self, out: &mut impl Write) -> io::Result<()> {
         let snapshot = self.levels.as_ref().and_then(Levels::snapshot);
+        let _steady = self.pairs.steady();
         let groups = groups(&*self.pairs, &*self.workloads, &self.filter);
         let mut series = Series::new(&*self.pairs, &groups);
         for family in &COUNTER_FAMILIES {

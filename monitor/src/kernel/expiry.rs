@@ -77,6 +77,9 @@ impl Expiry {
         if self.leaving.is_empty() {
             return 0;
         }
+        // A scrape that goes on: the next round will do.
+        let tables = Arc::clone(&self.tables);
+        let Some(_alone) = tables.alone() else { return 0 };
         let mut dropped = 0;
         let mut shared = shared_labels(&self.tables, workloads);
         for (slot, key, touched) in std::mem::take(&mut self.leaving) {

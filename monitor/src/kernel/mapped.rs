@@ -5,7 +5,10 @@ use std::{
     marker::PhantomData,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr::addr_of_mut,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use aya::{Pod, maps::MapData};
@@ -80,6 +83,8 @@ pub struct Tables {
     pairs: Array<PairRecord>,
     owners: Array<u64>,
     totals: Array<Totals>,
+    /// Held for reading by scrapes, for writing while slots are emptied.
+    steady: RwLock<()>,
 }
 
 impl Tables {
@@ -92,6 +97,7 @@ impl Tables {
             pairs: Array::map(pairs, slots)?,
             owners: Array::map(owners, OWNER_BUCKETS)?,
             totals: Array::map(totals, 1)?,
+            steady: RwLock::default(),
         })
     }
 
@@ -129,6 +135,11 @@ impl Tables {
     pub fn touched(&self, slot: u32) -> u64 {
         // SAFETY: as in `tracked`.
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).touched) }).load(Ordering::Relaxed)
+    }
+
+    /// For as long as it is held, no scrape reads; `None` while one does.
+    pub fn alone(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.steady.try_write().ok()
     }
 
     /// Adds what one slot has counted to another that prints the same labels, so that their sum does not fall when the
@@ -249,6 +260,10 @@ impl PairSource for Tables {
             *count = self.histogram_slot(slot, id, index).load(Ordering::Relaxed);
         }
         Histogram { sum_ms: self.histogram_sum(slot, id).load(Ordering::Relaxed), slots }
+    }
+
+    fn steady(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        Some(self.steady.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn totals(&self) -> Totals {

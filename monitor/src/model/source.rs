@@ -1,6 +1,6 @@
 //! Where readers get pair records, workloads and the agent's own state from.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use super::levels::Snapshot;
 use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
@@ -35,6 +35,11 @@ pub trait PairSource: Send + Sync {
     fn histogram(&self, slot: u32, id: HistogramId) -> Histogram;
     /// The host-wide counts.
     fn totals(&self) -> Totals;
+    /// While this is held no slot changes its pair, so that sums over slots neither miss nor double what one slot hands
+    /// to another.
+    fn steady(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        None
+    }
 }
 
 /// Names the workload a pair's local process belongs to.
