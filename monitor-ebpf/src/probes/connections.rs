@@ -160,13 +160,18 @@ pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const Pa
     }
 }
 
-/// The closed connection between two ends and its pair's record, while the pair is still the same.
+/// The closed connection between two ends.
 #[inline(always)]
-pub fn recall(key: &ClosedKey) -> Option<(ClosedConnection, *mut PairRecord)> {
+pub fn recall(key: &ClosedKey) -> Option<ClosedConnection> {
     let place = key.place(setting!(closed_seed));
     let set = CLOSED.get_ptr(place.set & setting!(closed_mask))?;
     // SAFETY: a live map value; an entry that changes meanwhile fails its digest.
-    let closed = unsafe { &*set }.find(key, place)?;
+    unsafe { &*set }.find(key, place)
+}
+
+/// The record of a closed connection's pair, while it is still the same; marks it as touched.
+#[inline(always)]
+pub fn record_of(closed: &ClosedConnection) -> Option<*mut PairRecord> {
     let record = record(closed.slot)?;
     // SAFETY: a live map value.
     let generation = unsafe { (*record).generation };
@@ -174,5 +179,5 @@ pub fn recall(key: &ClosedKey) -> Option<(ClosedConnection, *mut PairRecord)> {
         return None;
     }
     touch(record);
-    Some((closed, record))
+    Some(record)
 }

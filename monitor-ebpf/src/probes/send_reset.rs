@@ -15,7 +15,7 @@ use finwatch_ebpf::{
 };
 
 use crate::{
-    connections::{find, recall},
+    connections::{find, recall, record_of},
     count::{add, count},
     maps::{offset, setting, totals},
     socket::{Common, load},
@@ -49,7 +49,8 @@ fn of_socket(sk: Common, unprovoked: bool) {
 /// The connection is over: its story says what the reset is about.
 #[inline(always)]
 fn late(sk: Common, local_port: u16) {
-    let Some((closed, record)) = recall(&sk.endpoints(local_port)) else { return untracked() };
+    let Some(closed) = recall(&sk.endpoints(local_port)) else { return untracked() };
+    let Some(record) = record_of(&closed) else { return untracked() };
     let cause = cause_after_end(&closed);
     count(record, cause);
     if cause == Counter::SentDataAfterClose && closed.flags & CONN_LOCAL_FIN != 0 {

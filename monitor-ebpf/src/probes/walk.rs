@@ -18,7 +18,7 @@ use finwatch_ebpf::{
 };
 
 use crate::{
-    connections::{adopt, recall},
+    connections::{adopt, recall, record_of},
     maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
     pairs::Pair,
     socket::{Common, Tcp, cgroup_of},
@@ -37,6 +37,28 @@ pub struct Context {
 struct Attribution {
     slot: Option<u32>,
     opened_here: bool,
+}
+
+impl Attribution {
+    const HAS_SLOT: u64 = 1 << 32;
+    const OPENED_HERE: u64 = 1 << 33;
+
+    /// As one number: a function of its own that returns more leaves whatever it last used in the register of the result,
+    /// and the verifier refuses a pointer to the stack there.
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        let slot = match self.slot {
+            Some(slot) => u64::from(slot) | Self::HAS_SLOT,
+            None => 0,
+        };
+        slot | if self.opened_here { Self::OPENED_HERE } else { 0 }
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Self {
+        let slot = if packed & Self::HAS_SLOT != 0 { Some(packed as u32) } else { None };
+        Self { slot, opened_here: packed & Self::OPENED_HERE != 0 }
+    }
 }
 
 /// The hook.
@@ -63,18 +85,18 @@ pub unsafe extern "C" fn walk(ctx: *mut Context) -> i32 {
 #[inline(always)]
 fn visit(sk: Common, walk: &mut Walk) {
     walk.sockets += 1;
-    match sk.state() {
-        CLOSE => {}
+    let _ = match sk.state() {
+        CLOSE => 0,
         LISTEN => listening(sk, walk),
         TIME_WAIT => time_wait(sk, walk),
         NEW_SYN_RECV => request(sk, walk),
         state => full(sk, state, walk),
-    }
+    };
 }
 
 #[inline(never)]
-fn listening(sk: Common, walk: &mut Walk) {
-    let Some(tcp) = sk.tcp() else { return };
+fn listening(sk: Common, walk: &mut Walk) -> u32 {
+    let Some(tcp) = sk.tcp() else { return 0 };
     let key = listener_key(sk);
     // The oldest make room in a full table: an insertion does not fail.
     let _ = LISTENERS.insert(key, walk.id, 0);
@@ -83,11 +105,12 @@ fn listening(sk: Common, walk: &mut Walk) {
     if !queue(walk.id, sk, tcp.cgroup(), length, tcp.max_backlog()) {
         walk.listeners_lost += 1;
     }
+    0
 }
 
 #[inline(always)]
-fn full(sk: Common, state: u8, walk: &mut Walk) {
-    let Some(tcp) = sk.tcp() else { return };
+fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
+    let Some(tcp) = sk.tcp() else { return 0 };
     let found = match CONNECTIONS.get_ptr_mut(sk.address()) {
         Some(conn) => {
             walk.tracked += 1;
@@ -98,7 +121,7 @@ fn full(sk: Common, state: u8, walk: &mut Walk) {
             // SAFETY: as above.
             Attribution { slot: Some(unsafe { (*conn).slot }), opened_here: flags & CONN_PROXY != 0 }
         }
-        None => untracked(sk, tcp, state, walk),
+        None => Attribution::unpack(untracked(sk, tcp, state, walk)),
     };
     let established = state == ESTABLISHED;
     if !established {
@@ -110,14 +133,15 @@ fn full(sk: Common, state: u8, walk: &mut Walk) {
     if found.opened_here {
         hold_port(walk, sk);
     }
+    0
 }
 
 /// A full socket that no event has announced: older than the agent, or its beginning was missed.
 #[inline(never)]
-fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> Attribution {
+fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     if !sk.is_inet() {
-        return Attribution { slot: None, opened_here };
+        return Attribution { slot: None, opened_here }.pack();
     }
     let pair = if opened_here {
         let Process { name, pid } = holder(tcp).unwrap_or(Process { name: UNKNOWN_PROCESS, pid: 0 });
@@ -126,7 +150,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> Attribution {
         Pair::accepted(sk, tcp)
     };
     if !pair.wanted(sk) {
-        return Attribution { slot: None, opened_here };
+        return Attribution { slot: None, opened_here }.pack();
     }
     let slot = pair.slot();
     let adopted = Connection::adopted(slot, opened_here, state, &tcp.evidence());
@@ -135,7 +159,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> Attribution {
         Some(_) => walk.untracked += 1,
         None => {}
     }
-    Attribution { slot: Some(slot), opened_here }
+    Attribution { slot: Some(slot), opened_here }.pack()
 }
 
 #[inline(always)]
@@ -165,14 +189,16 @@ fn listener_key(sk: Common) -> ListenerKey {
 /// A closed connection's port, still taken. The pair is the connection's; of those that closed before the agent came
 /// only the ends are known.
 #[inline(never)]
-fn time_wait(sk: Common, walk: &mut Walk) {
+fn time_wait(sk: Common, walk: &mut Walk) -> u32 {
     walk.passing += 1;
-    let Some(state) = sk.substate() else { return };
+    let Some(state) = sk.substate() else { return 0 };
     let found = match recall(&sk.endpoints(sk.bound_port())) {
-        Some((closed, _)) => {
-            Attribution { slot: Some(closed.slot), opened_here: closed.flags & CONN_PROXY != 0 }
-        }
-        None => before(sk, walk),
+        // A pair that has expired meanwhile is not made anew by what is left of its connections.
+        Some(closed) => Attribution {
+            slot: record_of(&closed).map(|_| closed.slot),
+            opened_here: closed.flags & CONN_PROXY != 0,
+        },
+        None => Attribution::unpack(before(sk, walk)),
     };
     if let Some(slot) = found.slot {
         count_socket(walk.id, slot, state, false);
@@ -180,23 +206,25 @@ fn time_wait(sk: Common, walk: &mut Walk) {
     if found.opened_here {
         hold_port(walk, sk);
     }
+    0
 }
 
 #[inline(never)]
-fn before(sk: Common, walk: &Walk) -> Attribution {
+fn before(sk: Common, walk: &Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     let pair =
         if opened_here { Pair::toward(sk, UNKNOWN_PROCESS, 0) } else { Pair::from(sk, sk.bound_port(), 0) };
-    Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }
+    Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }.pack()
 }
 
 /// A handshake on the accepting end: counted for its pair where there is one already, so that nobody can make pairs
 /// with SYN segments alone.
 #[inline(never)]
-fn request(sk: Common, walk: &mut Walk) {
+fn request(sk: Common, walk: &mut Walk) -> u32 {
     walk.passing += 1;
     let pair = Pair::from(sk, sk.bound_port(), cgroup_of(sk.listener()));
     if pair.wanted(sk) {
         count_socket(walk.id, pair.known_slot(), SYN_RECV, false);
     }
+    0
 }

@@ -133,7 +133,7 @@ impl From<&Config> for Options {
             include_nets: config.include_nets.clone(),
             exclude_nets: config.exclude_nets.clone(),
             no_request_rules: config.no_request_rules.iter().map(|rule| (rule.address, rule.port)).collect(),
-            host_netns_only: config.netns == Netns::Host,
+            own_netns_only: config.netns == Netns::Host,
             debug: debugging(config),
         }
     }

@@ -63,8 +63,8 @@ pub struct Options {
     pub exclude_nets: Vec<IpNet>,
     /// Ports, or addresses with ports, to which the rules about requests do not apply.
     pub no_request_rules: Vec<(Option<IpAddr>, u16)>,
-    /// Only this host's own network namespace.
-    pub host_netns_only: bool,
+    /// Only the network namespace that the agent runs in.
+    pub own_netns_only: bool,
     /// Diagnostics from the programs.
     pub debug: bool,
 }
@@ -262,13 +262,13 @@ fn settings(options: &Options, features: u32) -> Settings {
             | flag(!options.include_nets.is_empty(), FILTER_INCLUDE_NETS)
             | flag(!options.exclude_nets.is_empty(), FILTER_EXCLUDE_NETS)
             | flag(!options.no_request_rules.is_empty(), FILTER_NO_REQUEST_RULES)
-            | flag(options.host_netns_only, FILTER_NETNS),
+            | flag(options.own_netns_only, FILTER_NETNS),
         features,
         closed_mask: closed_sets(options.max_connections) - 1,
         // Of this run's own: nobody outside can choose ends that meet in one set.
         closed_seed: u32::try_from(RandomState::new().hash_one(0_u8) >> 32).expect("half of it"),
         max_pairs: options.max_pairs,
-        netns: host_netns(),
+        netns: own_netns(),
         incidents_per_second: options.incidents_per_second,
     }
 }
@@ -288,8 +288,17 @@ pub fn jiffies_per_second() -> u32 {
 
 /// The inode number of this host's network namespace: that of PID 1, else our own.
 pub fn host_netns() -> u32 {
-    let of = |who: &str| fs::metadata(format!("/proc/{who}/ns/net")).ok().map(|metadata| metadata.ino());
-    of("1").or_else(|| of("self")).and_then(|inode| u32::try_from(inode).ok()).unwrap_or(0)
+    netns_of("1").unwrap_or_else(own_netns)
+}
+
+/// The inode number of the network namespace that the agent runs in.
+pub fn own_netns() -> u32 {
+    netns_of("self").unwrap_or(0)
+}
+
+fn netns_of(process: &str) -> Option<u32> {
+    let inode = fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino();
+    u32::try_from(inode).ok()
 }
 
 fn load(

@@ -15,7 +15,7 @@ use aya::{
 use finwatch_ebpf::{state, wire::PairKey};
 
 use super::{
-    loader::{KernelError, Options, host_netns, typed},
+    loader::{KernelError, Options, host_netns, own_netns, typed},
     mapped::Tables,
     missed::Missed,
     namespaces::{Facts, Home, scan},
@@ -46,8 +46,8 @@ pub struct Parts {
     pub processes: Processes,
     /// Finds missed ends.
     pub missed: Missed,
-    /// Only the host's own namespace.
-    pub host_only: bool,
+    /// Only the namespace that the agent runs in.
+    pub own_only: bool,
 }
 
 impl Parts {
@@ -62,7 +62,7 @@ impl Parts {
             announced: typed(ebpf, "NAMESPACES")?,
             processes: Processes::new(typed(ebpf, "PROCESSES")?),
             missed: Missed::new(typed(ebpf, "CONNECTIONS")?, options.max_connections),
-            host_only: options.host_netns_only,
+            own_only: options.own_netns_only,
         })
     }
 }
@@ -158,8 +158,8 @@ impl Rounds {
             return;
         }
         self.scanned = Some(now);
-        let found = if self.parts.host_only {
-            StdHashMap::from([(self.host, PathBuf::from("/proc/1/ns/net"))])
+        let found = if self.parts.own_only {
+            StdHashMap::from([(own_netns(), PathBuf::from("/proc/self/ns/net"))])
         } else {
             scan()
         };
