@@ -89,12 +89,6 @@ impl Connection {
         self.flags & (CONN_PROXY | CONN_NO_REQUEST_RULES) == CONN_PROXY
     }
 
-    /// Whether any FIN has been seen.
-    #[inline]
-    pub fn any_fin(&self) -> bool {
-        self.flags & (CONN_LOCAL_FIN | CONN_PEER_FIN) != 0
-    }
-
     /// The handshake is over (`2->1`, `3->1`).
     #[inline]
     pub fn on_established(&mut self, now_ns: u64) {
