@@ -109,16 +109,27 @@ impl Connection {
                 self.flags |= CONN_QUIET_KNOWN;
             }
         }
-        let outstanding = if self.has(CONN_PROXY) {
-            let unanswered = self.asks() && ev.unanswered(true, false);
-            if unanswered {
-                self.flags |= CONN_UNANSWERED_AT_FIN;
-            }
-            unanswered
-        } else {
-            ev.owes_answer(true)
-        };
+        let outstanding = self.outstanding(ev, true);
+        if outstanding && self.has(CONN_PROXY) {
+            self.flags |= CONN_UNANSWERED_AT_FIN;
+        }
         (!outstanding).then(|| ev.idle_at_fin())
+    }
+
+    /// Whether an answer is due, to us or from us; `peer_fin` says whether that FIN has been counted.
+    #[inline]
+    fn outstanding(&self, ev: &Evidence, peer_fin: bool) -> bool {
+        if self.has(CONN_PROXY) {
+            self.asks() && ev.unanswered(peer_fin, false)
+        } else {
+            ev.owes_answer(peer_fin)
+        }
+    }
+
+    /// For how many jiffies the connection was idle when our FIN, the first, was sent (`1->4`) with nothing unanswered.
+    #[inline]
+    pub fn idle_at_local_fin(&self, ev: &Evidence) -> Option<u32> {
+        (!self.outstanding(ev, false)).then(|| ev.idle())
     }
 
     /// Our FIN is the first (`1->4`): the application closed the socket or its sending half.

@@ -170,6 +170,8 @@ pub struct PairRecord {
     pub counters: [u64; COUNTER_SLOTS],
     /// Quiet time at the peer's FIN.
     pub peer_close_idle: Histogram,
+    /// Quiet time at our FIN.
+    pub local_close_idle: Histogram,
     /// Quiet time before each lost request.
     pub lost_request_idle: Histogram,
     /// ESTABLISHED to CLOSE.

@@ -147,9 +147,15 @@ fn peer_fin(sk: Common, tcp: Tcp) {
 #[inline(always)]
 fn local_fin(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
+    let ev = tcp.evidence_at_close();
     // SAFETY: as in `established`.
-    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&tcp.evidence_at_close()) } {
+    if let Some(gave_up) = unsafe { (*conn).on_local_fin(&ev) } {
         count(record, gave_up);
+    }
+    // SAFETY: as in `established`.
+    if let Some(idle) = unsafe { (*conn).idle_at_local_fin(&ev) } {
+        // SAFETY: a field of a live map value.
+        observe_jiffies(unsafe { addr_of_mut!((*record).local_close_idle) }, &IDLE_BOUNDS_MS, idle);
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Options {
     pub netns: Option<Netns>,
 
     /// Keep this many pairs (who talks to whom); connections of further pairs are counted under "other".
-    /// 16 to 1000000, about 1.2 kB each. [default: 4096]
+    /// 16 to 1000000, about 1.4 kB each. [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     pub max_pairs: Option<Given<Bounded<16, 1_000_000>>>,
 

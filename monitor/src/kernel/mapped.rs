@@ -226,6 +226,8 @@ fn part(record: *mut PairRecord, id: HistogramId) -> *mut Histogram {
         // SAFETY: all callers pass a valid pointer; only an address is taken.
         HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
         // SAFETY: as above.
+        HistogramId::LocalCloseIdle => unsafe { addr_of_mut!((*record).local_close_idle) },
+        // SAFETY: as above.
         HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
         // SAFETY: as above.
         HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },

@@ -10,6 +10,8 @@ use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
 pub enum HistogramId {
     /// Quiet time at the peer's FIN.
     PeerCloseIdle,
+    /// Quiet time at our FIN.
+    LocalCloseIdle,
     /// Quiet time before each lost request.
     LostRequestIdle,
     /// ESTABLISHED to CLOSE.
@@ -18,7 +20,8 @@ pub enum HistogramId {
 
 impl HistogramId {
     /// Every histogram.
-    pub const ALL: [Self; 3] = [Self::PeerCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
+    pub const ALL: [Self; 4] =
+        [Self::PeerCloseIdle, Self::LocalCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
 }
 
 /// The records of all pairs, one per slot. Reading one value costs one load; nothing is copied ahead of time.
