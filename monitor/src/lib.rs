@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
+pub mod api;
 pub mod cgroup;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use finwatch_ebpf::{levels::Process, wire::COMM_LEN};
 
 use super::namespaces;
+use crate::model::labels;
 
 /// What newer Node.js calls its main thread, whatever the program.
 const GENERIC: &str = "MainThread";
@@ -55,7 +56,8 @@ impl Processes {
     }
 }
 
-fn sockets(process: &Path) -> impl Iterator<Item = u64> {
+/// The inode numbers of the sockets that a process has open.
+pub(super) fn sockets(process: &Path) -> impl Iterator<Item = u64> {
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     files.filter_map(|file| {
         let target = fs::read_link(file.path()).ok()?;
@@ -72,6 +74,11 @@ fn name(process: &Path) -> [u8; COMM_LEN] {
         .flatten()
         .and_then(|path| path.file_name().map(|name| name.as_bytes().to_owned()));
     padded(executable.as_deref().unwrap_or(comm))
+}
+
+/// The same as text.
+pub(super) fn process_name(process: &Path) -> String {
+    labels::process_name(&name(process))
 }
 
 /// Cut as the kernel cuts it: the last byte is always 0.

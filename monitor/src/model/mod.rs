@@ -3,6 +3,7 @@
 pub mod counts;
 pub mod families;
 pub mod forecast;
+pub mod history;
 pub mod labels;
 pub mod levels;
 pub mod observation;

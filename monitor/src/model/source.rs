@@ -32,6 +32,8 @@ pub trait PairSource: Send + Sync {
     fn key(&self, slot: u32) -> Option<PairKey>;
     /// The process that opened the pair's first connection, 0 when unknown.
     fn pid(&self, slot: u32) -> u32;
+    /// Which of the pairs that had the slot one after the other has it now.
+    fn generation(&self, slot: u32) -> u32;
     /// One counter.
     fn counter(&self, slot: u32, counter: Counter) -> u64;
     /// One histogram.
@@ -55,6 +57,8 @@ pub trait WorkloadSource: Send + Sync {
 pub trait LevelSource: Send + Sync {
     /// A snapshot that is fresh enough, or the latest where a fresh one takes too long. May block.
     fn snapshot(&self) -> Option<Arc<Snapshot>>;
+    /// The latest, however old. Does not block.
+    fn latest(&self) -> Option<Arc<Snapshot>>;
 }
 
 /// What the agent knows about itself.

@@ -98,6 +98,10 @@ impl PairSource for Pairs {
         1
     }
 
+    fn generation(&self, _slot: u32) -> u32 {
+        1
+    }
+
     fn counter(&self, slot: u32, counter: Counter) -> u64 {
         self.at(slot).map_or(0, |record| record.counters[counter as usize].load(Ordering::Relaxed))
     }

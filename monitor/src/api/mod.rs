@@ -1,0 +1,3 @@
+//! What readers on this host ask for: one observation, over a Unix socket or in the same process.
+
+pub mod observer;
