@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::source::{HistogramId, PairSource, WorkloadSource};
 
 /// `proxy` and `upstream` of the records that take all pairs for which there was no room.
-const FOLDED: &str = "other";
+pub const FOLDED: &str = "other";
 /// `proxy` where the remote address lies outside the configured ranges.
-const EXTERNAL: &str = "external";
+pub const EXTERNAL: &str = "external";
 
 /// The labels of every pair family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

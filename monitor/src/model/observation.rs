@@ -51,6 +51,10 @@ pub struct Pair {
     pub listener: Option<Process>,
     /// What happened in the window.
     pub counts: Counts,
+    /// What of this happened in the first half of the window, where that is known: what happened in one half only was
+    /// one event, a restart for instance.
+    #[serde(default)]
+    pub first_half: Option<Counts>,
     /// Quiet time at the peer's FIN, in the window.
     pub peer_close_idle: Samples,
     /// Quiet time at our FIN with nothing unanswered, in the window.
