@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use finwatch_ebpf::{
-    histogram::SLOTS,
-    wire::{Counter, Histogram},
-};
+use finwatch_ebpf::{histogram::SLOTS, wire::Histogram};
 
 use crate::{
     kernel::listeners::{self, Listener, accepting},
@@ -32,6 +29,8 @@ use crate::{
 const MAX_PORTS: usize = 256;
 /// The present rate at which ports are taken is that since a mark at least so old.
 const RATE_OVER: Duration = Duration::from_secs(20);
+/// For so long it is taken for known who listens where: finding out means a look at every open file.
+const LISTENERS_FOR: Duration = Duration::from_secs(30);
 
 /// Where observations come from.
 pub struct Sources {
@@ -52,12 +51,14 @@ pub struct Observer {
     sources: Sources,
     begun: Instant,
     history: Mutex<History>,
+    listeners: Mutex<Option<(Instant, Arc<[Listener]>)>>,
 }
 
 impl Observer {
     /// An observer for which everything begins now.
     pub fn new(sources: Sources) -> Self {
-        let observer = Self { sources, begun: Instant::now(), history: Mutex::default() };
+        let observer =
+            Self { sources, begun: Instant::now(), history: Mutex::default(), listeners: Mutex::default() };
         observer.mark();
         observer
     }
@@ -76,6 +77,19 @@ impl Observer {
         self.history().hand_over(from, to);
     }
 
+    /// Who listens where, as of not long ago.
+    fn listeners(&self) -> Arc<[Listener]> {
+        let mut known = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((at, listeners)) if at.elapsed() < LISTENERS_FOR => listeners.clone(),
+            _ => {
+                let listeners: Arc<[Listener]> = listeners::scan().into();
+                *known = Some((Instant::now(), listeners.clone()));
+                listeners
+            }
+        }
+    }
+
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,19 +98,21 @@ impl Observer {
     pub fn observe(&self, asked: Duration) -> Observation {
         let Sources { pairs, workloads, filter, .. } = &self.sources;
         let snapshot = self.sources.levels.as_ref().and_then(|levels| levels.snapshot());
-        let listeners = listeners::scan();
+        let listeners = self.listeners();
         let _steady = pairs.steady();
         let now = Instant::now();
-        let (since, rate_since) = {
+        let (since, middle, rate_since) = {
             let history = self.history();
-            (history.nearest(now, asked), history.at_least(now, RATE_OVER))
+            let since = history.nearest(now, asked);
+            let age = since.as_ref().map(|since| now.duration_since(since.at)).unwrap_or_default();
+            (since, history.middle(now, age), history.at_least(now, RATE_OVER))
         };
-        let since = since.as_deref();
+        let (since, middle) = (since.as_deref(), middle.as_deref());
         let groups = groups(&**pairs, &**workloads, filter);
         let here = accepted_here(&groups);
         let seen: Vec<Pair> = groups
             .iter()
-            .map(|group| self.pair(group, since, snapshot.as_deref(), &listeners, &here))
+            .map(|group| self.pair(group, [since, middle], snapshot.as_deref(), &listeners, &here))
             .filter(|pair| !pair.counts.is_empty() || !pair.sockets.is_empty())
             .collect();
         let namespaces = snapshot.as_deref().map(|snapshot| &*snapshot.namespaces).unwrap_or_default();
@@ -118,17 +134,14 @@ impl Observer {
     fn pair(
         &self,
         group: &Group,
-        since: Option<&Mark>,
+        [since, middle]: [Option<&Mark>; 2],
         snapshot: Option<&Snapshot>,
         listeners: &[Listener],
         here: &HashSet<String>,
     ) -> Pair {
         let source = &*self.sources.pairs;
-        let mut counts = Counts::default();
-        for counter in COUNTER_FAMILIES.iter().flat_map(|family| family.counters).map(|series| series.counter)
-        {
-            counts.add(counter, counted(source, group, since, counter));
-        }
+        let counts = growth(source, group, since);
+        let first_half = middle.map(|middle| counts.minus(&growth(source, group, Some(middle))));
         let samples = |id| {
             let family = HISTOGRAM_FAMILIES.iter().find(|family| family.histogram == id);
             let bounds = family.expect("every histogram has a family").bounds_ms;
@@ -150,6 +163,7 @@ impl Observer {
             pids,
             listener,
             counts,
+            first_half,
             peer_close_idle: samples(HistogramId::PeerCloseIdle),
             local_close_idle: samples(HistogramId::LocalCloseIdle),
             lost_request_idle: samples(HistogramId::LostRequestIdle),
@@ -207,13 +221,16 @@ fn listener(listeners: &[Listener], upstream: &str) -> Option<crate::model::obse
     accepting(listeners, upstream.parse().ok()?).cloned()
 }
 
-/// A counter's growth over a group's slots.
-fn counted(source: &dyn PairSource, group: &Group, since: Option<&Mark>, counter: Counter) -> u64 {
-    let slots = group.slots.iter().map(|&slot| {
-        let before = since.map_or(0, |since| since.counter(slot, source.generation(slot), counter));
-        source.counter(slot, counter).saturating_sub(before)
-    });
-    slots.fold(0, u64::saturating_add)
+/// What a group's slots have counted since a mark.
+fn growth(source: &dyn PairSource, group: &Group, since: Option<&Mark>) -> Counts {
+    let mut counts = Counts::default();
+    for counter in COUNTER_FAMILIES.iter().flat_map(|family| family.counters).map(|series| series.counter) {
+        for &slot in &group.slots {
+            let before = since.map_or(0, |since| since.counter(slot, source.generation(slot), counter));
+            counts.add(counter, source.counter(slot, counter).saturating_sub(before));
+        }
+    }
+    counts
 }
 
 /// A histogram's growth over a group's slots.
@@ -245,7 +262,7 @@ fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>) -> Vec<PortUse> {
             let elapsed = snapshot.taken.checked_duration_since(before.levels_at)?;
             // A destination that was not among the largest held about none.
             let used = before.ports(&key).unwrap_or(0);
-            (!elapsed.is_zero()).then(|| EarlierUse { seconds: elapsed.as_secs_f64(), used })
+            (!elapsed.is_zero()).then_some(EarlierUse { seconds: elapsed.as_secs_f64(), used })
         });
         PortUse {
             netns: level.name.clone(),
@@ -260,12 +277,12 @@ fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>) -> Vec<PortUse> {
 }
 
 fn namespace(level: &NamespaceLevel, since: Option<&Mark>) -> Namespace {
-    let before = since.map_or(0, |since| since.time_wait_overflow(&level.name));
+    let before = since.and_then(|since| since.time_wait_overflow(&level.name));
     Namespace {
         netns: level.name.clone(),
         port_limit: level.port_limit,
         time_wait_limit: level.time_wait_limit,
-        time_wait_overflow: level.time_wait_overflow.saturating_sub(before),
+        time_wait_overflow: before.map_or(0, |before| level.time_wait_overflow.saturating_sub(before)),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::triage::TriageArgs;
 use crate::config::value::{Bounded, Directory, EndpointRule, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
@@ -26,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this host's connections and serve /metrics.
     Run(Box<RunArgs>),
+    /// Tell what is wrong with this host's upstream connections, why, and what to change.
+    Triage(Box<TriageArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
 }

@@ -1,6 +1,9 @@
 //! The command line.
 
 pub mod args;
+pub mod ask;
+pub mod attach;
 pub mod check;
 pub mod logging;
 pub mod run;
+pub mod triage;

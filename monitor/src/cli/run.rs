@@ -20,11 +20,16 @@ use super::{
     logging,
 };
 use crate::{
+    api::{
+        observer::{Observer, Sources},
+        routes::{self, Api},
+        socket::Socket,
+    },
     cgroup::Workloads,
     config::Config,
     export::{
         exposition::Exporter,
-        http::App,
+        http::{self, App},
         server::{bind, serve},
     },
     kernel::{
@@ -36,10 +41,13 @@ use crate::{
         rounds::Parts,
         snapshots::Snapshots,
     },
+    model::source::LevelSource,
 };
 
 /// How often pairs are looked after.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// How many rounds of upkeep lie between two marks of the history.
+const UPKEEPS_PER_MARK: u32 = 10;
 /// Incidents a pair may report per second; its counters count all.
 const INCIDENTS_PER_SECOND: u32 = 10;
 /// Worker threads: the daemon waits most of the time, however many processors there are.
@@ -67,6 +75,7 @@ async fn daemon(config: Config) -> Result<()> {
     let mut stop = Stop::new()?;
     let _lock = Lock::take(&config.run_dir)?;
     let listener = bind(config.listen).await?;
+    let socket = Socket::bind(&config.run_dir)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
     let mut kernel = Kernel::start(&Options::from(&config))?;
     for attached in &kernel.hooks {
@@ -81,19 +90,31 @@ async fn daemon(config: Config) -> Result<()> {
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
     let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
     let app = Arc::new(App::starting("connections that were there before are being taken in"));
+    let api = Arc::new(Api::default());
     let exporter = Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone());
     let upkeep = async {
         let snapshots = adopt(levels, config.snapshot_age).await;
-        app.ready(match &snapshots {
-            Some(snapshots) => exporter.with_levels(snapshots.clone(), config.max_port_series),
+        let levels = snapshots.map(|snapshots| -> Arc<dyn LevelSource> { snapshots });
+        let observer = Arc::new(Observer::new(Sources {
+            pairs: tables.clone(),
+            workloads: workloads.clone(),
+            agent: agent.clone(),
+            levels: levels.clone(),
+            filter: config.processes.clone(),
+        }));
+        app.ready(match &levels {
+            Some(levels) => exporter.with_levels(levels.clone(), config.max_port_series),
             None => exporter,
         });
+        api.ready(observer.clone());
         tracing::info!("ready: metrics at http://{address}/metrics");
         notify(&[sd_notify::NotifyState::Ready]);
-        upkeep(tables, workloads, agent, expiry, config.pair_ttl, snapshots).await;
+        upkeep(Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }).await;
     };
+    let Socket { listener: asked, file: _file } = socket;
     tokio::select! {
-        () = serve(listener, app.clone(), stop.wait()) => {}
+        () = serve(listener, http::router(app.clone()), stop.wait()) => {}
+        () = serve(asked, routes::router(api.clone()), std::future::pending()) => {}
         result = watch_incidents(incidents) => result.context("cannot read the kernel's incidents")?,
         () = upkeep => {}
         () = diagnostics => {}
@@ -171,33 +192,45 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Names workloads and drops pairs without sockets, every now and then.
-async fn upkeep(
+/// What is looked after while the daemon runs.
+struct Upkeep {
     tables: Arc<Tables>,
     workloads: Arc<Workloads>,
     agent: Arc<Agent>,
-    mut expiry: Expiry,
+    expiry: Expiry,
     ttl: Duration,
-    snapshots: Option<Arc<Snapshots>>,
-) {
+    levels: Option<Arc<dyn LevelSource>>,
+    observer: Arc<Observer>,
+}
+
+impl Upkeep {
+    /// One round: names workloads and drops pairs without sockets. Reads files and maps.
+    fn round(&mut self) {
+        let latest = self.levels.as_ref().and_then(|levels| levels.latest());
+        let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
+        self.workloads.refresh(&*self.tables, &listeners);
+        let handed_over = |from, to| self.observer.handed_over(from, to);
+        let dropped = self.expiry.round(Instant::now(), self.ttl, &*self.workloads, &handed_over);
+        self.agent.expired(dropped);
+    }
+}
+
+/// Looks after the tables every now and then.
+async fn upkeep(mut upkeep: Upkeep) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in 1_u32.. {
         ticks.tick().await;
-        // Off the runtime's threads: both read files and maps.
-        let (tables, workloads) = (tables.clone(), workloads.clone());
-        let latest = snapshots.as_ref().and_then(|snapshots| snapshots.latest());
+        // Off the runtime's threads.
         let round = tokio::task::spawn_blocking(move || {
-            let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
-            workloads.refresh(&*tables, &listeners);
-            let dropped = expiry.round(Instant::now(), ttl, &*workloads);
-            (expiry, dropped)
+            upkeep.round();
+            if tick.is_multiple_of(UPKEEPS_PER_MARK) {
+                upkeep.observer.mark();
+            }
+            upkeep
         });
         match round.await {
-            Ok((returned, dropped)) => {
-                expiry = returned;
-                agent.expired(dropped);
-            }
+            Ok(returned) => upkeep = returned,
             Err(error) => {
                 tracing::error!(%error, "the upkeep of the pair table has ended; pairs no longer expire");
                 return std::future::pending().await;

@@ -16,6 +16,7 @@ use finwatch_ebpf::wire::{FIRST_FREE_SLOT, PairKey};
 
 use super::mapped::Tables;
 use crate::model::{
+    history::Slot,
     labels::{ProcessFilter, groups},
     source::{PairSource as _, WorkloadSource},
 };

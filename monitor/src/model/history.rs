@@ -27,7 +27,7 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 const MAX_PORTS: usize = 256;
 
 /// A record's numbers above 0, each with its [`Field`]'s index.
-type Numbers = Arc<[(u16, u64)]>;
+type Numbers = Arc<[(usize, u64)]>;
 
 /// A slot's pair: the slot, and which of the pairs that had it.
 pub type Slot = (u32, u32);
@@ -85,7 +85,7 @@ impl Mark {
     }
 
     /// What a slot had counted; 0 where the pair was not there yet.
-    fn number(&self, slot: Slot, field: u16) -> u64 {
+    fn number(&self, slot: Slot, field: usize) -> u64 {
         let Some(numbers) = self.pairs.get(&slot) else { return 0 };
         numbers.binary_search_by_key(&field, |(field, _)| *field).map_or(0, |at| numbers[at].1)
     }
@@ -104,7 +104,7 @@ impl Mark {
 
     /// What a counter had come to.
     pub fn counter(&self, slot: u32, generation: u32, counter: Counter) -> u64 {
-        self.number((slot, generation), counter as u16)
+        self.number((slot, generation), counter as usize)
     }
 
     /// What a histogram had come to.
@@ -122,9 +122,9 @@ impl Mark {
         self.ports.get(key).copied()
     }
 
-    /// Connections that could not enter TIME_WAIT up to then.
-    pub fn time_wait_overflow(&self, netns: &str) -> u64 {
-        self.overflows.get(netns).copied().unwrap_or(0)
+    /// Connections that could not enter TIME_WAIT up to then; `None` where the namespace was not read yet.
+    pub fn time_wait_overflow(&self, netns: &str) -> Option<u64> {
+        self.overflows.get(netns).copied()
     }
 
     /// About how much memory it takes, shared numbers left out.
@@ -140,9 +140,9 @@ impl Mark {
 }
 
 /// Where a histogram's sum is among a record's numbers; its slots follow.
-const fn histogram_field(id: HistogramId) -> u16 {
-    const FIRST: u16 = finwatch_ebpf::wire::COUNTER_SLOTS as u16;
-    const EACH: u16 = 1 + SLOTS as u16;
+const fn histogram_field(id: HistogramId) -> usize {
+    const FIRST: usize = finwatch_ebpf::wire::COUNTER_SLOTS;
+    const EACH: usize = 1 + SLOTS;
     let place = match id {
         HistogramId::PeerCloseIdle => 0,
         HistogramId::LocalCloseIdle => 1,
@@ -152,10 +152,10 @@ const fn histogram_field(id: HistogramId) -> u16 {
     FIRST + place * EACH
 }
 
-fn numbers(source: &dyn PairSource, slot: u32) -> Vec<(u16, u64)> {
+fn numbers(source: &dyn PairSource, slot: u32) -> Vec<(usize, u64)> {
     let counters = COUNTER_FAMILIES.iter().flat_map(|family| family.counters).map(|labelled| {
         let counter = labelled.counter;
-        (counter as u16, source.counter(slot, counter))
+        (counter as usize, source.counter(slot, counter))
     });
     let histograms = HistogramId::ALL.into_iter().flat_map(|id| {
         let histogram = source.histogram(slot, id);
@@ -223,6 +223,12 @@ impl History {
         self.marks.iter().rev().find(old_enough).or_else(|| self.marks.front()).cloned()
     }
 
+    /// A mark about in the middle of the last `age`; `None` where there is none between its quarters.
+    pub fn middle(&self, now: Instant, age: Duration) -> Option<Arc<Mark>> {
+        let mark = self.nearest(now, age / 2)?;
+        (age / 4..=age * 3 / 4).contains(&now.duration_since(mark.at)).then_some(mark)
+    }
+
     /// The mark nearest to `age` before `now`; the first where nothing is that old.
     pub fn nearest(&self, now: Instant, age: Duration) -> Option<Arc<Mark>> {
         let distance = |mark: &Arc<Mark>| now.duration_since(mark.at).abs_diff(age);
@@ -271,14 +277,14 @@ mod tests {
 
     #[test]
     fn the_fields_do_not_overlap() {
-        let mut all: Vec<u16> = HistogramId::ALL
+        let mut all: Vec<usize> = HistogramId::ALL
             .into_iter()
-            .flat_map(|id| (0..=SLOTS as u16).map(move |index| histogram_field(id) + index))
+            .flat_map(|id| (0..=SLOTS).map(move |index| histogram_field(id) + index))
             .collect();
         let before = all.len();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), before);
-        assert!(all[0] as usize >= finwatch_ebpf::wire::COUNTER_SLOTS);
+        assert!(all[0] >= finwatch_ebpf::wire::COUNTER_SLOTS);
     }
 }

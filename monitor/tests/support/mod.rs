@@ -189,6 +189,10 @@ impl LevelSource for Levels {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         Some(self.0.clone())
     }
+
+    fn latest(&self) -> Option<Arc<Snapshot>> {
+        Some(self.0.clone())
+    }
 }
 
 /// Levels of the first so many slots: each pair has as many sockets in a state as the state's number, and one idle.
