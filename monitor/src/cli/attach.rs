@@ -51,6 +51,7 @@ pub async fn watch(
         filter: config.processes.clone(),
     });
     let begun = Instant::now();
+    tracing::debug!("everything is attached; watching");
     let upkeep = async {
         let mut ticks = time::interval(UPKEEP);
         loop {

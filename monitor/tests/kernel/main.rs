@@ -10,6 +10,7 @@ mod levels_filters;
 mod lifecycle;
 mod limits;
 mod namespaces;
+mod observe;
 mod ports;
 mod sequence;
 mod sequences;
