@@ -6,6 +6,7 @@ use finwatch_ebpf::{
     histogram::SLOTS,
     wire::{Counter, Histogram, KEY_EXTERNAL, KEY_FOLDED, PairKey, SIDE_PROXY},
 };
+use serde::{Deserialize, Serialize};
 
 use super::source::{HistogramId, PairSource, WorkloadSource};
 
@@ -15,7 +16,7 @@ const FOLDED: &str = "other";
 const EXTERNAL: &str = "external";
 
 /// The labels of every pair family.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Labels {
     /// Whether this host opened or accepted the connections.
     pub side: Side,
@@ -28,7 +29,8 @@ pub struct Labels {
 }
 
 /// This host's end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// It opened the connection.
     Proxy,

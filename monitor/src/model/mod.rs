@@ -2,6 +2,7 @@
 
 pub mod families;
 pub mod forecast;
+pub mod incident;
 pub mod labels;
 pub mod levels;
 pub mod port_range;
