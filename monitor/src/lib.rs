@@ -8,3 +8,4 @@ pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;
+pub mod recorder;

@@ -1,5 +1,12 @@
 //! One anomaly as people and machines read it: the format of the API, of `--json` and of the incident file.
 
+mod filter;
+mod reading;
+mod text;
+
+pub use filter::IncidentFilter;
+pub use reading::Surroundings;
+
 use std::time::SystemTime;
 
 use clap::ValueEnum;
@@ -51,6 +58,13 @@ pub struct IncidentRecord {
     pub adopted: bool,
 }
 
+impl IncidentRecord {
+    /// Who talked to whom.
+    pub fn pair_text(&self) -> String {
+        format!("{} -> {}", self.pair.proxy, self.pair.upstream)
+    }
+}
+
 /// A process of this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IncidentProcess {
@@ -95,7 +109,7 @@ pub struct TimelineEvent {
 pub enum EventKind {
     /// The handshake was over.
     Opened,
-    /// Data was received for the last time.
+    /// Data was received for the last time; after our close, nobody could read it.
     DataReceived,
     /// Data was sent for the last time.
     DataSent,
@@ -103,8 +117,6 @@ pub enum EventKind {
     PeerFin,
     /// We sent our FIN, before the peer's.
     LocalFin,
-    /// The socket was gone; only its TIME_WAIT remained.
-    SocketGone,
     /// A reset came.
     RstReceived,
     /// We sent a reset.
@@ -181,3 +193,6 @@ mod rfc3339 {
         humantime::parse_rfc3339(&text).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
