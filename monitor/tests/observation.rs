@@ -30,6 +30,7 @@ fn observer(records: Vec<Record>) -> (Arc<Pairs>, Observer) {
         agent: Arc::new(Agent),
         levels: Some(Arc::new(levels(1))),
         filter: ProcessFilter::default(),
+        listeners: Arc::default(),
     };
     (pairs, Observer::new(sources))
 }

@@ -16,6 +16,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
+use crate::recorder::Recorder;
 
 /// Every answer says which version gave it.
 pub const VERSION_HEADER: &str = "finwatch-version";
@@ -27,13 +28,13 @@ pub const MAX_SINCE: u64 = 30 * 24 * 3600;
 /// What the routes answer from; nothing before [`Api::ready`].
 #[derive(Default)]
 pub struct Api {
-    observer: OnceLock<Arc<Observer>>,
+    sources: OnceLock<(Arc<Observer>, Arc<Recorder>)>,
 }
 
 impl Api {
     /// Ready from now on; a second call changes nothing.
-    pub fn ready(&self, observer: Arc<Observer>) {
-        self.observer.get_or_init(|| observer);
+    pub fn ready(&self, observer: Arc<Observer>, recorder: Arc<Recorder>) {
+        self.sources.get_or_init(|| (observer, recorder));
     }
 }
 
@@ -61,7 +62,7 @@ async fn say_version(request: Request, next: Next) -> Response {
 }
 
 async fn observation(State(api): State<Arc<Api>>, Query(asked): Query<Since>) -> Response {
-    let Some(observer) = api.observer.get().cloned() else { return not_ready() };
+    let Some((observer, _)) = api.sources.get().cloned() else { return not_ready() };
     let since = Duration::from_secs(asked.since.min(MAX_SINCE));
     // It reads files and may wait for a walk.
     match tokio::task::spawn_blocking(move || observer.observe(since)).await {

@@ -16,7 +16,7 @@ use crate::{
     api::{client::Daemon, socket},
     config::{
         Config,
-        value::{Directory, Given},
+        value::{AbsolutePath, Given},
     },
 };
 
@@ -36,7 +36,7 @@ pub struct DaemonArgs {
     pub config: Option<PathBuf>,
     /// The daemon's run directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<Given<Directory>>,
+    pub run_dir: Option<Given<AbsolutePath>>,
 }
 
 impl DaemonArgs {

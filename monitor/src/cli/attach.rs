@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::time;
 
 use crate::{
@@ -14,41 +14,52 @@ use crate::{
     config::Config,
     kernel::{
         agent::Agent,
+        listeners::Listeners,
         loader::{Kernel, Options},
         snapshots::Snapshots,
     },
     model::{observation::Observation, source::LevelSource},
+    recorder::{
+        Recorder,
+        intake::{Inflow, Intake},
+    },
 };
 
 /// How often new control groups are looked up.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Watches until `end` completes and tells what happened since, but at most for `longest`.
+/// Watches until `end` completes and tells what happened since, but at most for `longest`. Meanwhile incidents go to
+/// `recorder`.
 ///
 /// # Errors
 /// One sentence with the remedy; nothing stays attached.
 pub async fn watch(
     config: &Config,
+    recorder: Arc<Recorder>,
     longest: Duration,
     end: impl Future<Output = ()> + Send,
 ) -> Result<Observation> {
     let config_of_kernel = Options::from(config);
     // Loading, and taking in what is there, block.
     let kernel = tokio::task::spawn_blocking(move || Kernel::start(&config_of_kernel)).await??;
-    let agent = Agent::new(&kernel, config);
-    let Kernel { ebpf, tables, levels, .. } = kernel;
+    let agent = Agent::new(&kernel, config, recorder.clone());
+    let Kernel { ebpf, tables, incidents, levels, .. } = kernel;
     let max_age = config.snapshot_age;
     let levels: Option<Arc<dyn LevelSource>> = match levels {
         Some(parts) => Some(tokio::task::spawn_blocking(move || Snapshots::start(parts, max_age)).await??),
         None => None,
     };
     let workloads = Arc::new(Workloads::new());
+    let listeners = Arc::new(Listeners::default());
+    let intake = Intake::new(recorder, workloads.clone(), listeners.clone(), None);
+    let mut incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
     let observer = Observer::new(Sources {
         pairs: tables.clone(),
         workloads: workloads.clone(),
         agent,
         levels: levels.clone(),
         filter: config.processes.clone(),
+        listeners,
     });
     let begun = Instant::now();
     tracing::debug!("everything is attached; watching");
@@ -69,8 +80,10 @@ pub async fn watch(
         () = time::sleep(longest) => {}
         () = end => {}
         () = upkeep => {}
+        result = incidents.watch() => result.context("cannot read the kernel's incidents")?,
     }
     let observation = tokio::task::spawn_blocking(move || observer.observe(begun.elapsed())).await?;
     drop(ebpf);
+    incidents.finish();
     Ok(observation)
 }

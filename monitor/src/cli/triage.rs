@@ -1,6 +1,6 @@
 //! `finwatch triage`: what is wrong, why, and what to change.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -20,6 +20,7 @@ use crate::{
     config::{Config, value::Given},
     kernel::rights,
     model::observation::Observation,
+    recorder::Recorder,
     triage::{
         finding::Finding,
         findings,
@@ -119,7 +120,7 @@ async fn by_ourselves(
         daemon.path().display(),
         longest.as_secs()
     ));
-    attach::watch(config, longest, interrupted()).await
+    attach::watch(config, Arc::new(Recorder::new(config.incidents)), longest, interrupted()).await
 }
 
 async fn wait(watch: Duration) {

@@ -5,6 +5,7 @@ mod adoption_nginx;
 mod docs;
 mod filters;
 mod harness;
+mod incidents;
 mod levels;
 mod levels_filters;
 mod lifecycle;

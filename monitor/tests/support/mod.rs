@@ -141,6 +141,7 @@ impl AgentSource for Agent {
                 hook("inet_sock_set_state", HookMode::Full),
                 hook("tcp_send_reset", HookMode::Partial),
             ],
+            incident_file_errors: 3,
             config_ok: true,
         }
     }
