@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use finwatch::cli::{
     args::{Cli, Command},
-    check, run, triage,
+    check, incidents, run, triage,
 };
 
 fn main() -> ExitCode {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(cli.log, *args).map(|()| ExitCode::SUCCESS),
         Command::Triage(args) => triage::run(cli.log, &args),
+        Command::Incidents(args) => incidents::run(cli.log, &args),
         Command::Check(args) => check::run(cli.log, &args),
     };
     result.unwrap_or_else(|error| {

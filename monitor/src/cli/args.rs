@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::triage::TriageArgs;
+use super::{incidents::IncidentsArgs, triage::TriageArgs};
 use crate::config::value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
@@ -29,6 +29,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Tell what is wrong with this host's upstream connections, why, and what to change.
     Triage(Box<TriageArgs>),
+    /// Show each lost request, reset and failed connect with its connection's own timeline.
+    Incidents(Box<IncidentsArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
 }

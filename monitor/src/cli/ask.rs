@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Display,
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use tokio::signal::ctrl_c;
 
 use super::args::{LogArgs, Options};
 use crate::{
@@ -20,6 +22,8 @@ use crate::{
     },
 };
 
+/// Exit status: something was found.
+pub const FOUND: u8 = 1;
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 80;
 /// Longer lines are hard to read.
@@ -91,4 +95,19 @@ pub fn print(text: &str, status: ExitCode) -> Result<ExitCode> {
 /// Seconds for a question, at least one.
 pub fn seconds(time: Duration) -> u64 {
     time.as_secs().max(1)
+}
+
+/// Completes with Ctrl-C.
+pub async fn interrupted() {
+    // Where signals cannot be had, the time ends it.
+    if ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A word to whoever waits in front of a terminal.
+pub fn tell(what: impl Display) {
+    if io::stderr().is_terminal() {
+        eprintln!("finwatch: {what}");
+    }
 }

@@ -4,6 +4,7 @@ pub mod args;
 pub mod ask;
 pub mod attach;
 pub mod check;
+pub mod incidents;
 pub mod logging;
 pub mod run;
 pub mod triage;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
@@ -10,7 +11,10 @@ use std::{
 
 use finwatch::{
     api::{client::Daemon as Asked, socket},
-    model::observation::{Observation, Pair},
+    model::{
+        incident::{IncidentCause, IncidentRecord},
+        observation::{Observation, Pair},
+    },
 };
 use finwatch_ebpf::wire::Counter;
 use nix::{
@@ -156,5 +160,57 @@ fn triage_without_a_daemon() {
         drop(old);
         let again = triage(&["--for", "1s", "--config", &config], &path);
         assert_ne!(again.status.code(), Some(2), "{}", String::from_utf8_lossy(&again.stderr));
+    });
+}
+
+fn incidents(arguments: &[&str], run_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_finwatch"));
+    command.args(["incidents", "--json", "--run-dir"]).arg(run_dir).args(arguments).stdout(Stdio::piped());
+    command
+}
+
+/// What is kept, what comes, and which of them are asked for; the exit status says whether there are any.
+#[test]
+fn incidents_are_listed_and_followed() {
+    if !can_run("incidents_are_listed_and_followed") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&[]);
+        let run_dir = daemon.directory.path();
+        let list = |arguments: &[&str]| {
+            let output = incidents(arguments, run_dir).output().expect("the finwatch binary starts");
+            let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+            let records = text.lines().map(|line| serde_json::from_str(line).expect("a record"));
+            (output.status.code(), records.collect::<Vec<IncidentRecord>>())
+        };
+        assert_eq!(list(&[]), (Some(0), Vec::new()));
+        let refused = |port| assert!(TcpStream::connect(local(1, port)).is_err(), "nobody listens");
+        refused(1);
+        until("the first is kept", || (list(&[]).1.len() == 1).then_some(()));
+        let mut follower = incidents(&["--follow"], run_dir).spawn().expect("the finwatch binary starts");
+        let mut followed = BufReader::new(follower.stdout.take().expect("piped")).lines();
+        let mut next = || {
+            let line = followed.next().expect("it goes on").expect("UTF-8");
+            serde_json::from_str::<IncidentRecord>(&line).expect("a record")
+        };
+        assert_eq!(next().remote, "127.0.0.1:1", "what is kept comes first");
+        refused(2);
+        assert_eq!(next().remote, "127.0.0.1:2", "then what comes");
+        let pid = Pid::from_raw(i32::try_from(follower.id()).expect("a process id"));
+        kill(pid, Signal::SIGINT).expect("it is there");
+        assert_eq!(follower.wait().expect("it ends").code(), Some(1));
+
+        let (status, all) = list(&[]);
+        assert_eq!((status, all.len()), (Some(1), 2));
+        assert!(all.iter().all(|record| record.cause == IncidentCause::ConnectRefused), "{all:?}");
+        let pids: Vec<_> =
+            all.iter().map(|record| record.process.as_ref().map(|process| process.pid)).collect();
+        assert_eq!(pids, [Some(std::process::id()); 2]);
+        assert_eq!(list(&["--cause", "reset_idle"]), (Some(0), Vec::new()));
+        assert_eq!(list(&["--cause", "reset_idle", "--cause", "connect_refused"]).1.len(), 2);
+        assert_eq!(list(&["--pair", "127.0.0.1:2"]).1, all[1..]);
+        assert_eq!(list(&["--pair", "127.0.0.1:3"]).0, Some(0));
+        assert_eq!(list(&["--since", "1h"]).1.len(), 2);
     });
 }

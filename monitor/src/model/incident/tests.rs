@@ -304,7 +304,10 @@ fn no_cause_is_left_out_and_only_anomalies_are_records() {
 fn a_cause_is_named_as_on_the_command_line() {
     for cause in IncidentCause::value_variants() {
         let json = serde_json::to_value(cause).expect("JSON");
-        assert_eq!(json.as_str(), cause.to_possible_value().as_ref().map(clap::builder::PossibleValue::get_name));
+        assert_eq!(
+            json.as_str(),
+            cause.to_possible_value().as_ref().map(clap::builder::PossibleValue::get_name)
+        );
     }
 }
 
