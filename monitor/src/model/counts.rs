@@ -77,7 +77,8 @@ impl<'de> Deserialize<'de> for Counts {
         let mut counts = Self::default();
         for (name, written) in families {
             let family = COUNTER_FAMILIES.iter().find(|family| family.name == name);
-            let family = family.ok_or_else(|| D::Error::custom(format_args!("no counter is called {name}")))?;
+            let family =
+                family.ok_or_else(|| D::Error::custom(format_args!("no counter is called {name}")))?;
             let mut add = |value: &str, number| {
                 let labelled = family.counters.iter().find(|labelled| labelled.value == value);
                 let labelled =

@@ -87,6 +87,13 @@ pub fn number(number: impl Into<u64>) -> String {
     text
 }
 
+/// A number in at most seven columns.
+pub fn short(count: u64) -> String {
+    const UNITS: [(f64, &str); 4] = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")];
+    let unit = UNITS.iter().find(|(size, _)| count as f64 >= *size);
+    unit.map_or_else(|| number(count), |(size, unit)| format!("{:.1}{unit}", count as f64 / size))
+}
+
 /// `1 request`, `1,200 requests`.
 pub fn many(count: impl Into<u64>, noun: &str) -> String {
     let count = count.into();
@@ -97,10 +104,11 @@ pub fn many(count: impl Into<u64>, noun: &str) -> String {
 /// A rate as printed: three digits at most where it is small.
 pub fn per_second(rate: f64) -> String {
     match rate {
-        rate if rate == 0.0 => "0".into(),
+        0.0 => "0".into(),
         rate if rate < 0.1 => "<0.1".into(),
         rate if rate < 10.0 => format!("{rate:.1}"),
-        rate => format!("{rate:.0}"),
+        rate if rate < 1e6 => format!("{rate:.0}"),
+        _ => ">1M".into(),
     }
 }
 
@@ -142,23 +150,16 @@ mod tests {
 
     #[test]
     fn numbers_and_spans_read_well() {
-        assert_eq!([0, 999, 1_000, 28_232, 1_234_567].map(|n: u64| number(n)), [
-            "0",
-            "999",
-            "1,000",
-            "28,232",
-            "1,234,567"
-        ]);
+        assert_eq!(
+            [0, 999, 1_000, 28_232, 1_234_567].map(|n: u64| number(n)),
+            ["0", "999", "1,000", "28,232", "1,234,567"]
+        );
+        assert_eq!([999_999, 1_000_000, 2_500_000_000].map(short), ["999,999", "1.0M", "2.5G"]);
         assert_eq!([many(1_u64, "pair"), many(0_u64, "pair")], ["1 pair", "0 pairs"]);
-        assert_eq!([0.0, 30.0, 119.4, 900.0, 7_500.0, 7_200.0, 400_000.0].map(span), [
-            "0 s",
-            "30 s",
-            "119 s",
-            "15 min",
-            "2 h 5 min",
-            "2 h",
-            "111 h"
-        ]);
+        assert_eq!(
+            [0.0, 30.0, 119.4, 900.0, 7_500.0, 7_200.0, 400_000.0].map(span),
+            ["0 s", "30 s", "119 s", "15 min", "2 h 5 min", "2 h", "111 h"]
+        );
         assert_eq!([0.0, 0.04, 2.54, 470.4].map(per_second), ["0", "<0.1", "2.5", "470"]);
         assert_eq!([0.0, 0.001, 0.5, 0.999, 1.0].map(percent), ["0%", "<1%", "50%", ">99%", "100%"]);
     }

@@ -16,13 +16,19 @@ const LONG_ENOUGH_SECONDS: f64 = 60.0;
 /// The window and what was counted in it, a line each.
 pub fn lines(observation: &Observation) -> Vec<String> {
     let window = &observation.window;
-    let sum = |counters: &[Counter]| observation.pairs.iter().map(|pair| pair.counts.sum(counters)).sum::<u64>();
+    let sum =
+        |counters: &[Counter]| observation.pairs.iter().map(|pair| pair.counts.sum(counters)).sum::<u64>();
     let mut lines = Vec::new();
-    let mut watched = format!("the last {}", facts::span(window.seconds));
-    if window.seconds < window.asked_seconds {
-        watched += &format!(" (asked for {})", facts::span(window.asked_seconds));
-    }
-    lines.push(format!("{watched}; the agent has watched for {}", facts::span(window.watched_seconds)));
+    let asked = if window.seconds < window.asked_seconds {
+        format!(" (asked for {})", facts::span(window.asked_seconds))
+    } else {
+        String::new()
+    };
+    lines.push(format!(
+        "the last {}{asked}; the agent has watched for {}",
+        facts::span(window.seconds),
+        facts::span(window.watched_seconds)
+    ));
     let resets: Vec<Counter> = facts::RESETS_RECEIVED.iter().map(|(counter, _)| *counter).collect();
     lines.push(format!(
         "{}, {} opened, {} closed",
@@ -50,7 +56,8 @@ pub fn lines(observation: &Observation) -> Vec<String> {
 
 /// Says that nothing is wrong, and how far that goes.
 pub(super) fn nothing_wrong(observation: &Observation) -> Finding {
-    let sum = |counters: &[Counter]| observation.pairs.iter().map(|pair| pair.counts.sum(counters)).sum::<u64>();
+    let sum =
+        |counters: &[Counter]| observation.pairs.iter().map(|pair| pair.counts.sum(counters)).sum::<u64>();
     let ended = sum(&facts::CLOSED);
     let traffic = sum(&[Counter::Opened]) + ended;
     let lost = sum(&facts::LOST);

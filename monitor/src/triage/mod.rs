@@ -1,14 +1,19 @@
 //! From an observation to findings: pure rules, without I/O.
 
+pub mod explanation;
 pub mod facts;
 pub mod finding;
 pub mod fingerprints;
 pub mod idle;
 pub mod kinds;
+mod layout;
 pub mod looked_at;
+mod pairs_table;
 pub mod remedies;
 pub mod report;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use crate::model::observation::Observation;
 use finding::{Finding, Subject};
@@ -31,8 +36,11 @@ fn drop_views_of_the_same(findings: &mut Vec<Finding>) {
         Subject::Pair(labels) => Some(labels.upstream.clone()),
         _ => None,
     };
-    let races: Vec<_> =
-        findings.iter().filter(|finding| finding.kind == Kind::KeepAliveRace).filter_map(upstream_of).collect();
+    let races: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.kind == Kind::KeepAliveRace)
+        .filter_map(upstream_of)
+        .collect();
     findings.retain(|finding| {
         let told = upstream_of(finding).is_some_and(|upstream| races.contains(&upstream));
         finding.kind != Kind::OwnSideCloses || !told

@@ -98,7 +98,12 @@ pub fn larger_pool(proxy: &str, upstream: &str, busy: u32) -> Vec<Change> {
             "http.Transport{}".into(),
             format!("MaxIdleConnsPerHost: {pool},"),
         ),
-        change("Node.js", more, "new http.Agent({})".into(), format!("keepAlive: true, maxFreeSockets: {pool}")),
+        change(
+            "Node.js",
+            more,
+            "new http.Agent({})".into(),
+            format!("keepAlive: true, maxFreeSockets: {pool}"),
+        ),
         change(
             "Python",
             more,

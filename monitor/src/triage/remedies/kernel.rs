@@ -26,7 +26,8 @@ fn sysctl(what: &str, directives: String) -> Change {
 /// More ports, and sooner free again. Names only what the settings lack.
 pub fn ports(settings: &KernelSettings) -> Vec<Change> {
     let mut changes = Vec::new();
-    let range = settings.ip_local_port_range.as_deref().map(|range| range.split_whitespace().collect::<Vec<_>>());
+    let range =
+        settings.ip_local_port_range.as_deref().map(|range| range.split_whitespace().collect::<Vec<_>>());
     let low: Option<u32> = range.and_then(|range| range.first()?.parse().ok());
     if low.is_none_or(|low| low > 10_240) {
         changes.push(sysctl(
@@ -51,13 +52,16 @@ pub fn tcp_keep_alive(proxy: &str, upstream: &str, seconds: u32) -> Vec<Change> 
         format!("net.ipv4.tcp_keepalive_time = {probe}"),
     )];
     let mut proxy_change = |software: &str, context: String, directives: String| {
-        changes.insert(0, Change {
-            software: software.into(),
-            end: End::Proxy,
-            what: "send keep-alive probes on idle connections".into(),
-            context,
-            directives,
-        });
+        changes.insert(
+            0,
+            Change {
+                software: software.into(),
+                end: End::Proxy,
+                what: "send keep-alive probes on idle connections".into(),
+                context,
+                directives,
+            },
+        );
     };
     match proxy {
         "nginx" => proxy_change(

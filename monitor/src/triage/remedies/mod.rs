@@ -1,14 +1,14 @@
 //! What to write into whose configuration.
 
-mod kernel;
 mod keep_alive;
+mod kernel;
 mod product;
 mod proxies;
 mod queues;
 mod upstreams;
 
-pub use kernel::{ports, tcp_keep_alive};
 pub use keep_alive::{larger_pool, turn_on};
+pub use kernel::{ports, tcp_keep_alive};
 pub use proxies::close_sooner;
 pub use queues::longer_queue;
 pub use upstreams::close_later;

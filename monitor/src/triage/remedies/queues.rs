@@ -32,8 +32,11 @@ pub fn longer_queue(listener: Option<&str>, limit: u64, somaxconn: Option<u32>) 
         changes.push(Change {
             software: "Linux".into(),
             end: End::Host,
-            what: "allow such a queue (applications are cut off at this); restart the listener afterwards".into(),
-            context: "/etc/sysctl.d/99-finwatch.conf in the listener's network namespace; then sysctl --system".into(),
+            what: "allow such a queue (applications are cut off at this); restart the listener afterwards"
+                .into(),
+            context:
+                "/etc/sysctl.d/99-finwatch.conf in the listener's network namespace; then sysctl --system"
+                    .into(),
             directives: format!("net.core.somaxconn = {backlog}"),
         });
     }

@@ -112,7 +112,8 @@ pub fn close_later(
     };
     let local = listener.and_then(product);
     let of_product = |remedy: &&Remedy| local.is_some_and(|local| runs(local, remedy.software));
-    let of_candidate = |remedy: &&Remedy| local.is_none() && candidates.iter().any(|one| names(one, remedy.software));
+    let of_candidate =
+        |remedy: &&Remedy| local.is_none() && candidates.iter().any(|one| names(one, remedy.software));
     let chosen: Vec<Change> =
         REMEDIES.iter().filter(|remedy| of_product(remedy) || of_candidate(remedy)).map(change).collect();
     if chosen.is_empty() { REMEDIES.iter().map(change).collect() } else { chosen }

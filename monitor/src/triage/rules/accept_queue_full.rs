@@ -3,6 +3,7 @@
 use crate::{
     model::observation::{AcceptQueue, Observation},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, HarmClass, Subject},
         kinds::Kind,
@@ -30,7 +31,9 @@ fn of_queue(observation: &Observation, queue: &AcceptQueue) -> Option<Finding> {
     let upstream = &queue.upstream;
     let waiting = format!("{} of {} connections", facts::number(queue.length), facts::number(queue.limit));
     let verdict = if full {
-        format!("The accept queue of {upstream} is full ({waiting}): new connects wait and time out; {who} accepts too slowly.")
+        format!(
+            "The accept queue of {upstream} is full ({waiting}): new connects wait and time out; {who} accepts too slowly."
+        )
     } else {
         format!("The accept queue of {upstream} is nearly full ({waiting}): {who} accepts too slowly.")
     };
@@ -52,4 +55,17 @@ fn of_queue(observation: &Observation, queue: &AcceptQueue) -> Option<Finding> {
         changes: remedies::longer_queue(listener, queue.limit, somaxconn),
         harm: Harm::none(if full { HarmClass::FailedConnects } else { HarmClass::Imminent }),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "Connections are complete, but the process does not accept them fast enough. When the queue \
+                is full the kernel drops what would complete: clients wait and time out.",
+        evidence: "`accept_queue_length` against `accept_queue_limit`, as of one moment; \
+                `net.core.somaxconn`.",
+        fires: format!("the queue is full; or {WAITING} connections or more wait and fill {NEARLY} of it."),
+        silent: "a few connections that wait for a moment.",
+        remedy: "find out why accept() is slow (one busy event loop, all workers occupied); a longer queue \
+                only buys time.",
+    }
 }

@@ -5,6 +5,7 @@ use finwatch_ebpf::wire::Counter;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, Subject},
         kinds::Kind,
@@ -45,4 +46,17 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         changes: Vec::new(),
         harm: Harm::lost(acked),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The proxy closed connections upon which a request had waited for at least a second: its \
+                timeout passed (504) or its client left (499).",
+        evidence: "`local_closed_before_response_total{acked=\"true\"}`; requests that were never \
+                acknowledged are told apart (silent drop).",
+        fires: format!("{GIVEN_UP} or more."),
+        silent: "a client or two that leave; requests given up within a second; our close after the answer.",
+        remedy: "find out why the upstream is slow (its accept queue, its workers, what it waits for); only \
+                then raise the proxy's timeout.",
+    }
 }

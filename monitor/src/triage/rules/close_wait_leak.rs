@@ -6,6 +6,7 @@ use crate::{
         observation::{Observation, Pair},
     },
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Confidence, Finding, Harm, HarmClass, Subject},
         kinds::Kind,
@@ -54,4 +55,16 @@ pub(super) fn rule(_: &Observation, pair: &Pair) -> Option<Finding> {
         changes: Vec::new(),
         harm: Harm::none(HarmClass::Latent),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The peers closed, and the local process never does: file descriptors run out in the end, \
+                and what is sent on such a connection is lost.",
+        evidence: "`sockets{state=\"close_wait\"}`, and for how long the oldest is in it.",
+        fires: format!("{SOCKETS} sockets or more, the oldest for {AGE_SECONDS} s or longer."),
+        silent: "half-closes; sockets that pass through CLOSE_WAIT.",
+        remedy: "the process must close connections of which it has read the end: a leak in the program, or \
+                a pool without an idle check.",
+    }
 }

@@ -5,6 +5,7 @@ use finwatch_ebpf::wire::Counter;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, Subject},
         kinds::Kind,
@@ -65,4 +66,18 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         changes: Vec::new(),
         harm: Harm::lost(all),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "A request that reached the upstream is not answered: it closes or resets the connection \
+                instead. nginx: \"upstream prematurely closed connection\".",
+        evidence: "`peer_closed_before_response_total`; `resets_received_total` in the phases `waiting`, \
+                `first_request` and, where no long quiet time came before, `reused_request`.",
+        fires: format!("{CLOSES} or more, and they recur."),
+        silent: "one crash or restart (all at one time); half-closes that are answered; requests lost to a \
+                keep-alive race.",
+        remedy: "look for workers that are recycled (`max_requests`, `max_requests_jitter`), crash or are \
+                killed by a timeout; drain them before they end.",
+    }
 }

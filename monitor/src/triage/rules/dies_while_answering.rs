@@ -5,6 +5,7 @@ use finwatch_ebpf::wire::Counter;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, Subject},
         kinds::Kind,
@@ -43,4 +44,18 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         changes: Vec::new(),
         harm: Harm::lost(resets),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The upstream sends a reset in the middle of an answer, or right behind it.",
+        evidence: "`resets_received_total{phase=\"response\"}`: the last byte of the answer came less than \
+                a second before.",
+        fires: format!("{RESETS} or more, and they recur."),
+        silent: "one crash of a worker (all at one time); resets on idle connections; resets after our own \
+                close; aborts of ours.",
+        remedy: "look for crashes, out-of-memory kills and worker timeouts in the upstream's log at these \
+                times; for a server that answers before it has read the request (413, authentication), let \
+                it read the body or close gracefully.",
+    }
 }

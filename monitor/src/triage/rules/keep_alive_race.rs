@@ -6,9 +6,10 @@ use super::{race, silent_drop};
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Change, Confidence, Finding, Harm, Subject},
-        idle::{IdleTime, QUIET_SECONDS},
+        idle::{DOMINANT, IdleTime, MIN_SAMPLES, QUIET_SECONDS},
         kinds::Kind,
         remedies,
     },
@@ -70,9 +71,13 @@ fn confidence(pair: &Pair, lost: u64, time: &IdleTime, seen_closing: bool) -> Co
     let quiet = &pair.lost_request_idle;
     let near = quiet.count - quiet.at_most(time.low).min(quiet.count);
     if !seen_closing {
-        Confidence::medium("the time is that of the lost requests; too few closes were seen to show the upstream's own")
+        Confidence::medium(
+            "the time is that of the lost requests; too few closes were seen to show the upstream's own",
+        )
     } else if quiet.count > 0 && facts::share(near, quiet.count) < CONSISTENT {
-        Confidence::medium("most lost requests came before that time was over: a restart or a count limit may be in it")
+        Confidence::medium(
+            "most lost requests came before that time was over: a restart or a count limit may be in it",
+        )
     } else if lost < CLEAR {
         Confidence::medium("few requests, which one restart explains as well; the timeouts race in any case")
     } else {
@@ -137,4 +142,28 @@ fn quiet_line(pair: &Pair) -> Option<String> {
         (None, None) => return None,
     };
     Some(format!("before {} the connection was quiet for {words}", facts::many(quiet.count, "lost request")))
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The upstream closes idle connections after some time; the proxy keeps them for longer and \
+                now and then sends a request on one that is just being closed. The request is answered by \
+                a reset, and a client may get a 502. Retries of the proxy hide part of it.",
+        evidence: "`requests_on_peer_closed_socket_total` (exact, by timing), the time at which the upstream \
+                closes (`peer_close_idle_seconds`, else `lost_request_idle_seconds`), the proxy's own \
+                closes.",
+        fires: format!(
+            "one lost request is enough where an idle time stands out: a bucket that holds {:.0}% of \
+                the closes that came after a quiet second, and at least {} of them. Where none stands out: \
+                when losses recur. High confidence from {CLEAR} lost requests on.",
+            DOMINANT * 100.0,
+            MIN_SAMPLES
+        ),
+        silent: "a restart of the upstream closes connections of every idle time, once; half-closes; TLS \
+                goodbyes (no more than `--goodbye-bytes` after the FIN); a proxy that closes its idle \
+                connections itself.",
+        remedy: "the side that reuses must have the shorter timeout: the proxy's below the time measured, \
+                or the upstream's above the proxy's. Equal is not enough. The finding prints the \
+                directives.",
+    }
 }

@@ -6,6 +6,7 @@ use super::race;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Confidence, Finding, Harm, HarmClass, Subject},
         idle::IdleTime,
@@ -74,4 +75,20 @@ pub(super) fn rule(_: &Observation, pair: &Pair) -> Option<Finding> {
         candidates,
         harm: Harm::none(HarmClass::Latent),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The upstream is the one that closes idle connections. Nothing is lost yet; as soon as a \
+                request meets a close, one is. Equal timeouts at both ends (60 = 60) are named as such: \
+                either may be first.",
+        evidence: "`peer_close_idle_seconds`, the proxy's own closes after quiet times, \
+                `connection_duration_seconds` (connections that live on are used again).",
+        fires: format!(
+            "no lost request; {CLOSES} closes or more share an idle time; closes by the upstream recur."
+        ),
+        silent: "a restart of the upstream (once, idle times spread); closes right after an answer \
+                (`Connection: close`); a proxy that closes its idle connections first.",
+        remedy: "as for the keep-alive race, before the first 502.",
+    }
 }

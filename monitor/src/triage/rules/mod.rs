@@ -19,7 +19,7 @@ mod silent_drop;
 
 pub(super) use not_all_seen::gaps;
 
-use super::finding::Finding;
+use super::{explanation::Explanation, finding::Finding, kinds::Kind};
 use crate::model::observation::{Observation, Pair};
 
 /// A rule that looks at the whole observation.
@@ -54,4 +54,29 @@ pub(super) fn all(observation: &Observation) -> Vec<Finding> {
         .flat_map(|pair| PAIR_RULES.iter().filter_map(move |rule| rule(observation, pair)));
     let of_host = RULES.iter().flat_map(|rule| rule(observation));
     of_pairs.chain(of_host).collect()
+}
+
+/// What docs/findings.md says of a kind.
+pub(super) fn explanation(kind: Kind) -> Explanation {
+    match kind {
+        Kind::KeepAliveRace => keep_alive_race::explained(),
+        Kind::SilentDrop => silent_drop::explained(),
+        Kind::UpstreamDiesWhileAnswering => dies_while_answering::explained(),
+        Kind::ClosesBeforeAnswering => closes_before_answering::explained(),
+        Kind::AnswersTooLate => answers_too_late::explained(),
+        Kind::OwnSideCloses => own_side_closes::explained(),
+        Kind::Refuses => connects::explained_refuses(),
+        Kind::ConnectTimeouts => connects::explained_timeouts(),
+        Kind::Unreachable => connects::explained_unreachable(),
+        Kind::PortsRunningOut => ports_running_out::explained(),
+        Kind::AcceptQueueFull => accept_queue_full::explained(),
+        Kind::LatentRace => latent_race::explained(),
+        Kind::KeepAliveNotInEffect => no_keep_alive::explained(),
+        Kind::OneUpstreamWithoutKeepAlive => no_keep_alive::explained_one(),
+        Kind::PoolTooSmall => pool_too_small::explained(),
+        Kind::Pool => pool::explained(),
+        Kind::CloseWaitLeak => close_wait_leak::explained(),
+        Kind::NotAllSeen => not_all_seen::explained(),
+        Kind::NothingWrong => not_all_seen::explained_nothing(),
+    }
 }

@@ -6,6 +6,7 @@ use super::pool_too_small;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Change, Confidence, Finding, Harm, HarmClass, Subject},
         idle::QUIET_SECONDS,
@@ -53,16 +54,11 @@ fn by_upstream(pair: &Pair) -> u64 {
     pair.peer_close_idle.at_most(QUIET_SECONDS)
 }
 
-/// Whether connections are visibly kept: some were idle or lived on.
+/// Whether connections are visibly kept: they are open although hardly any was opened, or many live on.
 fn keeps(pair: &Pair) -> bool {
     let durations = &pair.connection_duration;
-    let idle_closes = pair.peer_close_idle.count + pair.local_close_idle.count;
-    let at_once = by_proxy(pair) + by_upstream(pair);
-    (facts::established(pair) > 0 || durations.count > 0 || idle_closes > 0)
-        && (pair.idle > 0
-            || durations.count > durations.at_most(QUIET_SECONDS)
-            || idle_closes > at_once
-            || (facts::established(pair) > 0 && pair.counts.get(Counter::Opened) < OPENED))
+    let short_lived = facts::share(durations.at_most(QUIET_SECONDS), durations.count);
+    facts::established(pair) > 0 && (pair.counts.get(Counter::Opened) < OPENED || short_lived < SHORT_LIVED)
 }
 
 /// Another upstream of the same proxy toward which connections are kept.
@@ -96,7 +92,9 @@ fn finding(observation: &Observation, pair: &Pair) -> Finding {
         ),
         None => (
             Kind::KeepAliveNotInEffect,
-            format!("{proxy} opens a connection for every exchange with {upstream}, {rate} a second: keep-alive is off, or its pool far too small."),
+            format!(
+                "{proxy} opens a connection for every exchange with {upstream}, {rate} a second: keep-alive is off, or its pool far too small."
+            ),
         ),
     };
     let durations = &pair.connection_duration;
@@ -141,4 +139,36 @@ fn finding(observation: &Observation, pair: &Pair) -> Finding {
 
 fn changes(pair: &Pair) -> Vec<Change> {
     remedies::turn_on(&pair.labels.proxy, &pair.labels.upstream, facts::established(pair))
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "Every exchange opens a connection: slower, and each leaves a port in TIME_WAIT. Where the \
+                proxy closes, the proxy is the reason; where the upstream closes after its answer, either \
+                may be: the kernel cannot tell `Connection: close` asked for by the proxy from an upstream \
+                whose keep-alive is off.",
+        evidence: "`connections_opened_total`, `connection_duration_seconds`, closes within a second of an \
+                exchange by either end, `time_wait_entered_total`.",
+        fires: format!(
+            "{OPENED} connections or more, {RATE} a second or more; {SHORT_LIVED} of them live less \
+                than a second, {AT_ONCE} of the closes follow an exchange within a second; none are kept."
+        ),
+        silent: "health checks; a proxy that closes idle connections after its own timeout; `Connection: \
+                close` on some answers only; many short connections through a pool that is kept but too \
+                small.",
+        remedy: "nginx before 1.29.7 needs `keepalive` in `upstream`, `proxy_http_version 1.1` and \
+                `proxy_set_header Connection \"\"`; later ones have them by default. Then keep the \
+                proxy's idle timeout below the upstream's.",
+    }
+}
+
+pub(super) fn explained_one() -> Explanation {
+    Explanation {
+        means: "The same toward one upstream, while the same proxy keeps connections to another: that \
+                upstream's configuration differs.",
+        evidence: "as above, for each upstream of a proxy (same name, same workload).",
+        fires: "as above, and another upstream of the proxy has open connections that are kept.".into(),
+        silent: "an upstream that is not used at all.",
+        remedy: "as above, in the block of that upstream only.",
+    }
 }

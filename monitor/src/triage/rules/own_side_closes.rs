@@ -8,6 +8,7 @@ use crate::{
         observation::{Observation, Pair},
     },
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, Subject},
         fingerprints::{self, Role},
@@ -59,7 +60,11 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
                     (unread, "times we closed with a request unread, which sends RST"),
                 ])
             ),
-            format!("{} closed by this host, {} of them after {time}", facts::many(closes, "connection"), time.count),
+            format!(
+                "{} closed by this host, {} of them after {time}",
+                facts::many(closes, "connection"),
+                time.count
+            ),
         ],
         confidence: Confidence::medium(
             "the proxy's host shows whether these were requests: data after a close may be a TLS goodbye",
@@ -76,4 +81,21 @@ fn unread(pair: &Pair) -> u64 {
     let others = [Counter::ResetIdle, Counter::ResetAnswering, Counter::SentAbort];
     let before_fin = pair.counts.get(Counter::ClosedReset).saturating_sub(pair.counts.sum(&others));
     before_fin.min(pair.counts.get(Counter::SentUnreadDataAtClose))
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "This host is the upstream: its process closes idle connections that a proxy still uses. \
+                The proxy's host sees lost requests.",
+        evidence: "`resets_sent_total` (`data_after_close`, `unread_data_at_close` before any FIN), and the \
+                time at which this host closes idle connections.",
+        fires: format!(
+            "{RESETS} resets or more, an idle time that stands out, and no more than {GOODBYES} resets \
+                per connection closed."
+        ),
+        silent: "TLS clients that say goodbye on every connection we close; unread goodbyes of peers that \
+                closed first; clients outside the configured ranges; a race that the proxy's side shows on \
+                this host already.",
+        remedy: "raise this server's idle timeout above the proxy's.",
+    }
 }

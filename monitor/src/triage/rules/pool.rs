@@ -5,6 +5,7 @@ use finwatch_ebpf::wire::Counter;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Confidence, Finding, Harm, HarmClass, Subject},
         kinds::Kind,
@@ -55,4 +56,20 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         changes: Vec::new(),
         harm: Harm::none(HarmClass::Latent),
     })
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "Every connection is in use and more are opened than closed: the upstream is slower than \
+                requests come. Established, busy and idle connections of every pair are in the table of \
+                pairs.",
+        evidence: "`sockets{state=\"established\"}`, `idle_sockets`, connections opened and closed.",
+        fires: format!(
+            "{CONNECTIONS} connections or more, none idle, and their number grew in the window by \
+                {GROWTH} of them or more."
+        ),
+        silent: "a busy pool of steady size; a pool with idle connections that grows.",
+        remedy: "look at the upstream's speed first; a limit at the proxy (nginx `max_conns`, HAProxy \
+                `maxconn`) protects it meanwhile.",
+    }
 }

@@ -6,6 +6,7 @@ use super::no_keep_alive::{OPENED, RATE, by_proxy};
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Confidence, Finding, Harm, HarmClass, Subject},
         idle::QUIET_SECONDS,
@@ -82,4 +83,22 @@ fn long_lived(pair: &Pair) -> u64 {
 
 fn short_lived(pair: &Pair) -> u64 {
     pair.connection_duration.at_most(QUIET_SECONDS)
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "The proxy keeps some connections, but more are used at a time than its pool has room for: \
+                what is over is closed right after one exchange and opened again.",
+        evidence: "closes by the proxy within a second of an exchange, beside connections that live on and \
+                idle ones.",
+        fires: format!(
+            "{OPENED} such closes or more, {RATE} a second or more, {SURPLUS} of all closes; and \
+                connections that lived for more than {KEPT_SECONDS} s, with some idle now or closed after \
+                a quiet time."
+        ),
+        silent: "the proxy's own idle timeout (quiet before the close); `Connection: close` answers (the \
+                upstream closes).",
+        remedy: "make room for as many idle connections as are busy at a time (nginx `keepalive`, per \
+                worker process; Go `MaxIdleConnsPerHost`, 2 by default).",
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
         observation::{Observation, Pair, PortUse},
     },
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Change, Confidence, Finding, Harm, HarmClass, Subject},
         kinds::Kind,
@@ -54,8 +55,7 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
         holders(observation, &ports.upstream).map(|pair| pair.counts.get(Counter::ConnectNoLocalPort)).sum();
     let ratio = facts::share(ports.used.into(), ports.limit.into());
     let left = seconds_left(ports).filter(|left| {
-        let horizon =
-            if established > time_wait { HORIZON_SECONDS } else { TIME_WAIT_HORIZON_SECONDS };
+        let horizon = if established > time_wait { HORIZON_SECONDS } else { TIME_WAIT_HORIZON_SECONDS };
         *left <= horizon && ratio >= WORTH_A_FORECAST
     });
     if ports.limit == 0 || (failed == 0 && ratio < FULL && left.is_none()) {
@@ -74,12 +74,8 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
             facts::many(failed, "connect")
         ),
     };
-    let mut evidence = vec![format!(
-        "from {} (netns {}): {held} ({})",
-        ports.src,
-        ports.netns,
-        facts::percent(ratio)
-    )];
+    let mut evidence =
+        vec![format!("from {} (netns {}): {held} ({})", ports.src, ports.netns, facts::percent(ratio))];
     evidence.push(format!(
         "holding them: {} in TIME_WAIT or FIN_WAIT2, {} established",
         facts::number(time_wait),
@@ -114,7 +110,11 @@ fn of_pair(observation: &Observation, pair: &Pair) -> Finding {
         subject: Subject::Pair(pair.labels.clone()),
         verdict: format!("{} to {upstream} failed for want of a local port.", facts::many(failed, "connect")),
         evidence: vec![
-            format!("now {} established, {} in TIME_WAIT", facts::established(pair), pair.in_state("time_wait")),
+            format!(
+                "now {} established, {} in TIME_WAIT",
+                facts::established(pair),
+                pair.in_state("time_wait")
+            ),
             settings(observation),
         ],
         confidence: Confidence::high("connect() found no port: the kernel saw each attempt"),
@@ -132,9 +132,9 @@ fn harm(failed: u64) -> Harm {
 /// Keep-alive first: it removes the cause where connections are short.
 fn changes(observation: &Observation, upstream: &str, short: bool) -> Vec<Change> {
     let busiest = holders(observation, upstream).max_by_key(|pair| pair.counts.get(Counter::Opened));
-    let keep_alive = busiest.filter(|_| short).map(|pair| {
-        remedies::turn_on(&pair.labels.proxy, upstream, facts::established(pair))
-    });
+    let keep_alive = busiest
+        .filter(|_| short)
+        .map(|pair| remedies::turn_on(&pair.labels.proxy, upstream, facts::established(pair)));
     let mut changes = keep_alive.unwrap_or_default();
     changes.extend(remedies::ports(&observation.settings));
     changes
@@ -161,4 +161,24 @@ fn settings(observation: &Observation) -> String {
         value(settings.tcp_tw_reuse),
         value(settings.tcp_fin_timeout)
     )
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "Each connection to one destination holds a local port, in TIME_WAIT for 60 s after its end \
+                too. When the range is used up, connect() fails with \"Cannot assign requested address\".",
+        evidence: "`ephemeral_ports_used`, `ephemeral_ports_limit`, \
+                `connect_failures_total{reason=\"no_local_port\"}`, sockets by state, the use a while \
+                ago.",
+        fires: format!(
+            "connects have failed for want of a port; or {FULL} of the ports are held; or from \
+                {WORTH_A_FORECAST} on the last one is gone at the present rate within \
+                {TIME_WAIT_HORIZON_SECONDS} s ({HORIZON_SECONDS} s where established connections hold \
+                most)."
+        ),
+        silent: "TIME_WAIT left over from normal work, which stays below the limit; the first minute of \
+                steady traffic, whose growth ends as TIME_WAIT runs out.",
+        remedy: "keep-alive toward the upstream removes the cause; a wider range, `tcp_tw_reuse` or more \
+                addresses move the limit.",
+    }
 }

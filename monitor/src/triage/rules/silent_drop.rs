@@ -8,6 +8,7 @@ use crate::{
         observation::{Observation, Pair},
     },
     triage::{
+        explanation::Explanation,
         facts,
         finding::{Candidate, Confidence, Finding, Harm, Subject},
         fingerprints,
@@ -78,9 +79,13 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
 
 fn confidence(connects: u64, quiet_known: bool) -> Confidence {
     if connects > 0 {
-        Confidence::low("new connections time out as well, so the upstream's host or the way to it may be down")
+        Confidence::low(
+            "new connections time out as well, so the upstream's host or the way to it may be down",
+        )
     } else if quiet_known {
-        Confidence::high("the resets came after long quiet times, without any FIN: who sent them knew no such connection")
+        Confidence::high(
+            "the resets came after long quiet times, without any FIN: who sent them knew no such connection",
+        )
     } else {
         Confidence::medium("new connections work; how long the lost ones had been quiet is not known")
     }
@@ -100,4 +105,24 @@ pub(super) fn quiet_losses(pair: &Pair) -> Option<Mode> {
     let no_fin_only = pair.counts.get(Counter::LostNoFin) == pair.counts.sum(&facts::LOST);
     let closes = IdleTime::of(&pair.peer_close_idle);
     (no_fin_only && mode.low >= LONG_QUIET_SECONDS && closes.is_none()).then_some(mode)
+}
+
+pub(super) fn explained() -> Explanation {
+    Explanation {
+        means: "A firewall, NAT or load balancer on the way forgets a connection that is quiet for long, \
+                and tells neither end. The next request is never acknowledged, or is answered by a reset \
+                from who knows no such connection.",
+        evidence: "`local_closed_before_response_total{acked=\"false\"}`, \
+                `connections_closed_total{by=\"timeout\"}`, resets without any FIN after a long quiet \
+                time (`lost_request_idle_seconds`).",
+        fires: format!(
+            "{DROPPED} of these or more. Resets count where most came after at least \
+                {LONG_QUIET_SECONDS} s of quiet and the upstream was not seen to close idle connections."
+        ),
+        silent: "a lost packet or two; requests that were acknowledged (those are answered too late); an \
+                upstream that closes idle connections (a keep-alive race). Where new connections time out \
+                as well, confidence is low: the host may be down.",
+        remedy: "let the proxy close idle connections sooner, or send TCP keep-alive probes more often than \
+                the device forgets.",
+    }
 }
