@@ -1,0 +1,8 @@
+//! Each rule fires upon what it is for, and stays silent upon its nearest innocent neighbour.
+
+mod connections;
+mod host;
+mod properties;
+mod races;
+mod scene;
+mod unanswered;
