@@ -162,7 +162,9 @@ impl Inflow {
 
 fn take_all(intake: &Mutex<Intake>, batch: &[Incident]) {
     let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-    batch.iter().for_each(|incident| intake.take(incident));
+    for incident in batch {
+        intake.take(incident);
+    }
 }
 
 fn batch(ring: &mut RingBuf<MapData>) -> Vec<Incident> {
