@@ -130,7 +130,7 @@ async fn daemon(config: Config) -> Result<()> {
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(ebpf);
-    incidents.finish();
+    incidents.finish().await;
     tracing::info!("stopped");
     Ok(())
 }
