@@ -8,7 +8,7 @@ use crate::{
     triage::{
         explanation::Explanation,
         facts,
-        finding::{Change, Confidence, Finding, Harm, Subject},
+        finding::{Confidence, Finding, Harm, Subject},
         idle::{DOMINANT, IdleTime, MIN_SAMPLES, QUIET_SECONDS},
         kinds::Kind,
         remedies,
@@ -111,16 +111,9 @@ fn untimed(observation: &Observation, pair: &Pair, lost: u64) -> Finding {
              repeated restarts look the same",
         ),
         candidates: race::candidates(pair, None),
-        changes: retry(proxy, upstream),
+        changes: remedies::send_again(proxy, upstream),
         harm: Harm::lost(lost),
     }
-}
-
-/// Without a time no timeout can be set; what is lost can be sent again.
-fn retry(proxy: &str, upstream: &str) -> Vec<Change> {
-    // One that is too short for any timeout: only remedies that do not depend on it are wanted.
-    let all = remedies::close_sooner(proxy, upstream, QUIET_SECONDS);
-    all.into_iter().filter(|change| change.directives.starts_with("retry-on")).collect()
 }
 
 fn losses(observation: &Observation, pair: &Pair, lost: u64) -> String {

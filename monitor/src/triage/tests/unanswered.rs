@@ -129,6 +129,7 @@ fn one_restart_is_told_and_is_no_trouble() {
     let restarted = |refused| {
         proxy("nginx", "10.0.0.7:80")
             .always(Counter::Opened, 900)
+            .local_closes(&[(60.0, 894)])
             .once(Counter::ConnectRefused, refused)
             .once(Counter::ResetHandshake, refused)
             .sockets("established", 20)
@@ -140,4 +141,14 @@ fn one_restart_is_told_and_is_no_trouble() {
         kinds,
         [(Kind::Refuses, HarmClass::Informative), (Kind::NothingWrong, HarmClass::Informative)]
     );
+}
+
+#[test]
+fn a_restart_is_over_where_short_connections_succeed_again() {
+    let mut pair =
+        proxy("nginx", "10.0.0.7:80").always(Counter::Opened, 900).once(Counter::ConnectRefused, 200);
+    // In the first half; nothing is open at the end.
+    pair.first_half.as_mut().expect("made by halves").add(Counter::ConnectRefused, 200);
+    let found = crate::triage::findings(&observation(vec![pair]));
+    assert_eq!((found[0].kind, found[0].harm.class), (Kind::Refuses, HarmClass::Informative));
 }
