@@ -74,7 +74,9 @@ fn confidence(pair: &Pair, lost: u64, time: &IdleTime, seen_closing: bool) -> Co
         Confidence::medium(
             "the time is that of the lost requests; too few closes were seen to show the upstream's own",
         )
-    } else if quiet.count > 0 && facts::share(near, quiet.count) < CONSISTENT {
+    } else if quiet.count == 0 {
+        Confidence::medium("how long the connections had been quiet before the lost requests is not known")
+    } else if facts::share(near, quiet.count) < CONSISTENT {
         Confidence::medium(
             "most lost requests came before that time was over: a restart or a count limit may be in it",
         )

@@ -22,6 +22,14 @@ fn requests_that_were_never_acknowledged_are_a_silent_drop() {
 }
 
 #[test]
+fn probes_that_are_not_answered_lose_no_request() {
+    let pair =
+        proxy("haproxy", "10.0.0.7:80").always(Counter::ClosedTimeout, 6).always(Counter::SentTimeout, 6);
+    let finding = only(&observation(vec![pair]));
+    assert_eq!((finding.kind, finding.harm.class), (Kind::SilentDrop, HarmClass::Latent));
+}
+
+#[test]
 fn resets_after_long_quiet_times_are_a_silent_drop_and_no_race() {
     let pair = proxy("nginx", "10.0.0.7:80")
         .always(Counter::LostNoFin, 7)
@@ -66,11 +74,17 @@ fn a_lost_packet_is_no_silent_drop() {
 
 #[test]
 fn answers_that_come_too_late() {
-    let pair = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, 40);
+    let late = |count| {
+        let pair = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, count);
+        pair.always(Counter::ClosedLocal, count)
+    };
+    let pair = late(40);
     let finding = only(&observation(vec![pair]));
     assert_eq!((finding.kind, finding.harm.requests_lost), (Kind::AnswersTooLate, 40));
     assert!(finding.confidence.reason.contains("499"), "what the kernel cannot tell is not claimed");
-    innocent(proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, 4));
+    // Clients that leave: few, or few among many.
+    innocent(late(4));
+    innocent(late(40).always(Counter::ClosedLocal, 20_000));
 }
 
 #[test]
