@@ -72,14 +72,14 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
             facts::many(dropped, "connection")
         ),
         evidence,
-        confidence: confidence(connects, reset > 0),
+        confidence: confidence(pair.counts.get(Counter::Opened), connects, reset > 0),
         candidates: pair.listener.clone().map(Candidate::Listening).into_iter().chain(forgetters).collect(),
         changes,
         harm: if dropped > probed { Harm::lost(dropped - probed) } else { Harm::none(HarmClass::Latent) },
     })
 }
 
-fn confidence(connects: u64, quiet_known: bool) -> Confidence {
+fn confidence(opened: u64, connects: u64, quiet_known: bool) -> Confidence {
     if connects > 0 {
         Confidence::low(
             "new connections time out as well, so the upstream's host or the way to it may be down",
@@ -88,8 +88,12 @@ fn confidence(connects: u64, quiet_known: bool) -> Confidence {
         Confidence::high(
             "the resets came after long quiet times, without any FIN: who sent them knew no such connection",
         )
-    } else {
+    } else if opened > 0 {
         Confidence::medium("new connections work; how long the lost ones had been quiet is not known")
+    } else {
+        Confidence::low(
+            "no new connection was opened meanwhile, so the upstream's host may be gone altogether",
+        )
     }
 }
 

@@ -17,6 +17,8 @@ fn requests_that_were_never_acknowledged_are_a_silent_drop() {
     let finding = only(&observation(vec![pair]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::SilentDrop, Level::Medium));
     assert_eq!(finding.harm.requests_lost, 11);
+    let alone = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseUnacked, 9);
+    assert_eq!(only(&observation(vec![alone])).confidence.level, Level::Low, "nothing else was tried");
     assert!(finding.candidates.len() > 5, "a list, never one name");
     assert_eq!(finding.changes[0].directives, "proxy_socket_keepalive on;");
 }
