@@ -25,6 +25,8 @@ impl Connection {
             port_at_connect: u32::from(ev.local_port),
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -43,6 +45,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -72,6 +76,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         })
@@ -101,6 +107,7 @@ impl Connection {
     #[inline]
     pub fn on_peer_fin(&mut self, ev: &Evidence) -> Option<u32> {
         self.flags |= CONN_PEER_FIN;
+        self.first_fin = ev.now;
         self.mark_seq = ev.write_seq;
         if ev.in_flight(false) {
             self.flags |= CONN_IN_FLIGHT_AT_FIN;
@@ -109,22 +116,34 @@ impl Connection {
                 self.flags |= CONN_QUIET_KNOWN;
             }
         }
-        let outstanding = if self.has(CONN_PROXY) {
-            let unanswered = self.asks() && ev.unanswered(true, false);
-            if unanswered {
-                self.flags |= CONN_UNANSWERED_AT_FIN;
-            }
-            unanswered
-        } else {
-            ev.owes_answer(true)
-        };
+        let outstanding = self.outstanding(ev, true);
+        if outstanding && self.has(CONN_PROXY) {
+            self.flags |= CONN_UNANSWERED_AT_FIN;
+        }
         (!outstanding).then(|| ev.idle_at_fin())
+    }
+
+    /// Whether an answer is due, to us or from us; `peer_fin` says whether that FIN has been counted.
+    #[inline]
+    fn outstanding(&self, ev: &Evidence, peer_fin: bool) -> bool {
+        if self.has(CONN_PROXY) {
+            self.asks() && ev.unanswered(peer_fin, false)
+        } else {
+            ev.owes_answer(peer_fin)
+        }
+    }
+
+    /// For how many jiffies the connection was idle when our FIN, the first, was sent (`1->4`) with nothing unanswered.
+    #[inline]
+    pub fn idle_at_local_fin(&self, ev: &Evidence) -> Option<u32> {
+        (!self.outstanding(ev, false)).then(|| ev.idle())
     }
 
     /// Our FIN is the first (`1->4`): the application closed the socket or its sending half.
     #[inline]
     pub fn on_local_fin(&mut self, ev: &Evidence) -> Option<Counter> {
         self.flags |= CONN_LOCAL_FIN;
+        self.first_fin = ev.now;
         self.on_application_close(ev, false)
     }
 

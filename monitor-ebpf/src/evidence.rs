@@ -131,7 +131,13 @@ impl Evidence {
     #[inline]
     pub fn idle_at_fin(&self) -> u32 {
         let close_notify = UNREAD_CLOSE_NOTIFY.contains(&self.rcv_nxt.wrapping_sub(self.copied_seq));
-        let last = if close_notify || self.quiet_before() > 0 { self.lsndtime } else { self.lrcvtime };
+        if close_notify { self.now.wrapping_sub(self.lsndtime) } else { self.idle() }
+    }
+
+    /// Jiffies since data last went in either direction.
+    #[inline]
+    pub fn idle(&self) -> u32 {
+        let last = if self.quiet_before() > 0 { self.lsndtime } else { self.lrcvtime };
         self.now.wrapping_sub(last)
     }
 

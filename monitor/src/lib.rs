@@ -2,10 +2,12 @@
 //!
 //! Data flows one way: hook, evidence, cause, record (the kernel half, `finwatch-ebpf`), reader (this crate).
 
+pub mod api;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;
+pub mod recorder;
 pub mod triage;

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use finwatch::cli::{
     args::{Cli, Command},
-    check, run,
+    check, incidents, run, triage,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(cli.log, *args).map(|()| ExitCode::SUCCESS),
+        Command::Triage(args) => triage::run(cli.log, &args),
+        Command::Incidents(args) => incidents::run(cli.log, &args),
         Command::Check(args) => check::run(cli.log, &args),
     };
     result.unwrap_or_else(|error| {

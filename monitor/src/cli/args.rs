@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::config::value::{Bounded, Directory, EndpointRule, Given, Port, ProcessName};
+use super::{incidents::IncidentsArgs, triage::TriageArgs};
+use crate::config::value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
 #[derive(Debug, Parser)]
@@ -26,6 +27,10 @@ pub struct Cli {
 pub enum Command {
     /// Watch this host's connections and serve /metrics.
     Run(Box<RunArgs>),
+    /// Tell what is wrong with this host's upstream connections, why, and what to change.
+    Triage(Box<TriageArgs>),
+    /// Show each lost request, reset and failed connect with its connection's own timeline.
+    Incidents(Box<IncidentsArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
 }
@@ -82,7 +87,7 @@ pub struct Options {
     pub netns: Option<Netns>,
 
     /// Keep this many pairs (who talks to whom); connections of further pairs are counted under "other".
-    /// 16 to 1000000, about 1.2 kB each. [default: 4096]
+    /// 16 to 1000000, about 1.4 kB each. [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     pub max_pairs: Option<Given<Bounded<16, 1_000_000>>>,
 
@@ -103,6 +108,30 @@ pub struct Options {
     /// Show at most this many series of ephemeral ports; those that hold the most are kept. 1 to 16384. [default: 1024]
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     pub max_port_series: Option<Given<Bounded<1, 16_384>>>,
+
+    /// Keep this many incidents in memory; the oldest make room. 1 to 1000000, about 1 kB each. [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incidents: Option<Given<Bounded<1, 1_000_000>>>,
+
+    /// Let a pair report this many incidents per second; its counters count all, and what is held back is counted.
+    /// 1 to 1000000. [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incidents_per_second: Option<Given<Bounded<1, 1_000_000>>>,
+
+    /// Also write each incident to this file, as a line of JSON; the owner may write it, the group read it.
+    /// [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Incidents")]
+    pub incident_file: Option<Given<AbsolutePath>>,
+
+    /// Begin a new incident file when it would be larger than this: 1KiB to 1TiB, such as 500KiB or 16MiB.
+    /// [default: 16MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Incidents")]
+    pub incident_file_size: Option<Given<FileSize>>,
+
+    /// Keep this many older incident files beside it, as FILE.1 (the youngest), FILE.2 and so on. 0 to 1000.
+    /// [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incident_file_count: Option<Given<Bounded<0, 1000>>>,
 
     /// Where this host accepts connections, show remote addresses of these networks one by one and all others as
     /// "external". Repeatable; replaces the default. [default: private, loopback, link-local and unique local:
@@ -154,7 +183,7 @@ pub struct Options {
 
     /// Keep the lock and the socket that other finwatch commands use in this directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<Given<Directory>>,
+    pub run_dir: Option<Given<AbsolutePath>>,
 
     /// The file's word on [`LogArgs::log_level`].
     #[arg(skip)]

@@ -1,6 +1,10 @@
 //! The command line.
 
 pub mod args;
+pub mod ask;
+pub mod attach;
 pub mod check;
+pub mod incidents;
 pub mod logging;
 pub mod run;
+pub mod triage;

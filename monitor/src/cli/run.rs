@@ -1,13 +1,12 @@
 //! `finwatch run`: the daemon.
 
-use std::{io, sync::Arc, time::Duration, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf,
-    maps::{MapData, RingBuf},
-};
-use finwatch_ebpf::wire::Incident;
+use aya::Ebpf;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -20,28 +19,40 @@ use super::{
     logging,
 };
 use crate::{
+    api::{
+        observer::{Observer, Sources},
+        routes::{self, Api},
+        socket::Socket,
+    },
     cgroup::Workloads,
     config::Config,
     export::{
         exposition::Exporter,
-        http::App,
+        http::{self, App},
         server::{bind, serve},
     },
     kernel::{
         agent::Agent,
         expiry::Expiry,
+        listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
         mapped::Tables,
         rounds::Parts,
         snapshots::Snapshots,
     },
+    model::source::LevelSource,
+    recorder::{
+        Recorder,
+        file::IncidentFile,
+        intake::{Inflow, Intake},
+    },
 };
 
 /// How often pairs are looked after.
 const UPKEEP: Duration = Duration::from_secs(1);
-/// Incidents a pair may report per second; its counters count all.
-const INCIDENTS_PER_SECOND: u32 = 10;
+/// How many rounds of upkeep lie between two marks of the history.
+const UPKEEPS_PER_MARK: u32 = 10;
 /// Worker threads: the daemon waits most of the time, however many processors there are.
 const THREADS: usize = 2;
 
@@ -67,6 +78,7 @@ async fn daemon(config: Config) -> Result<()> {
     let mut stop = Stop::new()?;
     let _lock = Lock::take(&config.run_dir)?;
     let listener = bind(config.listen).await?;
+    let socket = Socket::bind(&config.run_dir)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
     let mut kernel = Kernel::start(&Options::from(&config))?;
     for attached in &kernel.hooks {
@@ -76,31 +88,50 @@ async fn daemon(config: Config) -> Result<()> {
         }
         tracing::debug!(hook = hook.name, mode = attached.mode.name(), "attached");
     }
-    let agent = Agent::new(&kernel, &config);
+    let recorder = Arc::new(Recorder::new(config.incidents));
+    let agent = Agent::new(&kernel, &config, recorder.clone());
     let workloads = Arc::new(Workloads::new());
+    let file = config.incident_file.clone().map(IncidentFile::new);
+    let listeners = Arc::new(Listeners::default());
+    let intake = Intake::new(recorder.clone(), workloads.clone(), listeners.clone(), file);
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
     let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
+    let mut incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
     let app = Arc::new(App::starting("connections that were there before are being taken in"));
+    let api = Arc::new(Api::default());
     let exporter = Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone());
     let upkeep = async {
         let snapshots = adopt(levels, config.snapshot_age).await;
-        app.ready(match &snapshots {
-            Some(snapshots) => exporter.with_levels(snapshots.clone(), config.max_port_series),
+        let levels = snapshots.map(|snapshots| -> Arc<dyn LevelSource> { snapshots });
+        let observer = Arc::new(Observer::new(Sources {
+            pairs: tables.clone(),
+            workloads: workloads.clone(),
+            agent: agent.clone(),
+            levels: levels.clone(),
+            filter: config.processes.clone(),
+            listeners,
+        }));
+        app.ready(match &levels {
+            Some(levels) => exporter.with_levels(levels.clone(), config.max_port_series),
             None => exporter,
         });
+        api.ready(observer.clone(), recorder);
         tracing::info!("ready: metrics at http://{address}/metrics");
         notify(&[sd_notify::NotifyState::Ready]);
-        upkeep(tables, workloads, agent, expiry, config.pair_ttl, snapshots).await;
+        upkeep(Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }).await;
     };
+    let Socket { listener: asked, file: _file } = socket;
     tokio::select! {
-        () = serve(listener, app.clone(), stop.wait()) => {}
-        result = watch_incidents(incidents) => result.context("cannot read the kernel's incidents")?,
+        () = serve(listener, http::router(app.clone()), stop.wait()) => {}
+        () = serve(asked, routes::router(api.clone()), std::future::pending()) => {}
+        result = incidents.watch() => result.context("cannot read the kernel's incidents")?,
         () = upkeep => {}
         () = diagnostics => {}
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopped");
     drop(ebpf);
+    incidents.finish();
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -126,7 +157,7 @@ impl From<&Config> for Options {
             max_pairs: config.max_pairs,
             max_connections: config.max_connections,
             goodbye_bytes: config.goodbye_bytes,
-            incidents_per_second: INCIDENTS_PER_SECOND,
+            incidents_per_second: config.incidents_per_second,
             proxy_ranges: config.proxy_ranges.clone(),
             include_ports: config.include_ports.clone(),
             exclude_ports: config.exclude_ports.clone(),
@@ -171,62 +202,50 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Names workloads and drops pairs without sockets, every now and then.
-async fn upkeep(
+/// What is looked after while the daemon runs.
+struct Upkeep {
     tables: Arc<Tables>,
     workloads: Arc<Workloads>,
     agent: Arc<Agent>,
-    mut expiry: Expiry,
+    expiry: Expiry,
     ttl: Duration,
-    snapshots: Option<Arc<Snapshots>>,
-) {
+    levels: Option<Arc<dyn LevelSource>>,
+    observer: Arc<Observer>,
+}
+
+impl Upkeep {
+    /// One round: names workloads and drops pairs without sockets. Reads files and maps.
+    fn round(&mut self) {
+        let latest = self.levels.as_ref().and_then(|levels| levels.latest());
+        let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
+        self.workloads.refresh(&*self.tables, &listeners);
+        let handed_over = |from, to| self.observer.handed_over(from, to);
+        let dropped = self.expiry.round(Instant::now(), self.ttl, &*self.workloads, &handed_over);
+        self.agent.expired(dropped);
+    }
+}
+
+/// Looks after the tables every now and then.
+async fn upkeep(mut upkeep: Upkeep) {
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in 1_u32.. {
         ticks.tick().await;
-        // Off the runtime's threads: both read files and maps.
-        let (tables, workloads) = (tables.clone(), workloads.clone());
-        let latest = snapshots.as_ref().and_then(|snapshots| snapshots.latest());
+        // Off the runtime's threads.
         let round = tokio::task::spawn_blocking(move || {
-            let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
-            workloads.refresh(&*tables, &listeners);
-            let dropped = expiry.round(Instant::now(), ttl, &*workloads);
-            (expiry, dropped)
+            upkeep.round();
+            if tick.is_multiple_of(UPKEEPS_PER_MARK) {
+                upkeep.observer.mark();
+            }
+            upkeep
         });
         match round.await {
-            Ok((returned, dropped)) => {
-                expiry = returned;
-                agent.expired(dropped);
-            }
+            Ok(returned) => upkeep = returned,
             Err(error) => {
                 tracing::error!(%error, "the upkeep of the pair table has ended; pairs no longer expire");
                 return std::future::pending().await;
             }
         }
-    }
-}
-
-/// Takes incidents from the ring buffer as they come.
-async fn watch_incidents(ring: RingBuf<MapData>) -> io::Result<()> {
-    // SAFETY: the ring buffer owns its descriptor and keeps it open.
-    let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-    loop {
-        let mut guard = ring.readable_mut().await?;
-        while let Some(item) = guard.get_inner_mut().next() {
-            if item.len() == size_of::<Incident>() {
-                // SAFETY: the kernel's side writes this type, integers only; its alignment is not relied upon.
-                let incident = unsafe { item.as_ptr().cast::<Incident>().read_unaligned() };
-                tracing::debug!(
-                    cause = incident.cause,
-                    port = incident.key.port,
-                    quiet_ms = incident.quiet_ms,
-                    sent = incident.bytes_sent,
-                    received = incident.bytes_received,
-                    "incident"
-                );
-            }
-        }
-        guard.clear_ready();
     }
 }
 

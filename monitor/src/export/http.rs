@@ -63,7 +63,7 @@ impl IntoResponse for NotReady {
 }
 
 /// All routes. Responses are compressed (gzip, zstd) where the client asks for it.
-pub(super) fn router(app: Arc<App>) -> Router {
+pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(landing))
         .route("/metrics", get(metrics))

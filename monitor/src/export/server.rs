@@ -10,17 +10,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time,
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{
-    http::{App, router},
-    render,
-};
+use super::render;
 
 /// Connections served at once; the others wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
@@ -70,12 +68,36 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
+/// Where connections come from.
+pub trait Accept {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _peer)| stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _peer)| stream)
+    }
+}
+
 /// Serves until `shutdown` completes, then ends within a second whatever the clients do.
 ///
 /// Each connection carries one request. Were they kept open, either side could close one just as the other uses it,
 /// the very failure this program is there to find.
-pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let router = router(app);
+pub async fn serve(listener: impl Accept, router: Router, shutdown: impl Future<Output = ()>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -96,11 +118,11 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
     connections.shutdown().await;
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept<L: Accept>(listener: &L, room: &Arc<Semaphore>) -> (L::Stream, OwnedSemaphorePermit) {
     loop {
         let permit = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _peer)) => return (stream, permit),
+        match listener.next().await {
+            Ok(stream) => return (stream, permit),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 time::sleep(ACCEPT_PAUSE).await;
@@ -110,7 +132,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Ow
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
     _permit: OwnedSemaphorePermit,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,

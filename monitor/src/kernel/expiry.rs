@@ -16,6 +16,7 @@ use finwatch_ebpf::wire::{FIRST_FREE_SLOT, PairKey};
 
 use super::mapped::Tables;
 use crate::model::{
+    history::Slot,
     labels::{ProcessFilter, groups},
     source::{PairSource as _, WorkloadSource},
 };
@@ -44,9 +45,16 @@ impl Expiry {
     }
 
     /// One round at `now`; returns how many pairs were dropped. To be called every second or so, whatever `ttl` is:
-    /// the rounds' distance is what separates the two steps.
-    pub fn round(&mut self, now: Instant, ttl: Duration, workloads: &dyn WorkloadSource) -> u64 {
-        let dropped = self.empty_leaving(workloads);
+    /// the rounds' distance is what separates the two steps. `handed_over` is told whose counts went to whom,
+    /// before any scrape can see it.
+    pub fn round(
+        &mut self,
+        now: Instant,
+        ttl: Duration,
+        workloads: &dyn WorkloadSource,
+        handed_over: &dyn Fn(Slot, Slot),
+    ) -> u64 {
+        let dropped = self.empty_leaving(workloads, handed_over);
         for slot in FIRST_FREE_SLOT..self.tables.slots() {
             let Some(key) = self.tables.key(slot) else { continue };
             let touched = self.tables.touched(slot);
@@ -73,7 +81,7 @@ impl Expiry {
         self.leaving.push((slot, key, touched));
     }
 
-    fn empty_leaving(&mut self, workloads: &dyn WorkloadSource) -> u64 {
+    fn empty_leaving(&mut self, workloads: &dyn WorkloadSource, handed_over: &dyn Fn(Slot, Slot)) -> u64 {
         if self.leaving.is_empty() {
             return 0;
         }
@@ -89,6 +97,8 @@ impl Expiry {
                     group.retain(|other| *other != slot);
                     if let Some(heir) = group.first() {
                         self.tables.hand_over(slot, *heir);
+                        let with_generation = |slot| (slot, self.tables.generation(slot));
+                        handed_over(with_generation(slot), with_generation(*heir));
                     }
                 }
                 self.tables.clear(slot);

@@ -107,12 +107,6 @@ impl Tables {
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).tracked) }).load(Ordering::Relaxed)
     }
 
-    /// Raised when the slot is given to another pair.
-    pub fn generation(&self, slot: u32) -> u32 {
-        // SAFETY: a valid pointer to an integer, which only `clear` changes.
-        unsafe { (*self.pairs.at(slot)).generation }
-    }
-
     /// Takes a connection whose end was missed out of the books.
     pub fn close_missed(&self, slot: u32) {
         if slot < self.pairs.length {
@@ -226,6 +220,8 @@ fn part(record: *mut PairRecord, id: HistogramId) -> *mut Histogram {
         // SAFETY: all callers pass a valid pointer; only an address is taken.
         HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
         // SAFETY: as above.
+        HistogramId::LocalCloseIdle => unsafe { addr_of_mut!((*record).local_close_idle) },
+        // SAFETY: as above.
         HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
         // SAFETY: as above.
         HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },
@@ -248,6 +244,11 @@ impl PairSource for Tables {
     fn pid(&self, slot: u32) -> u32 {
         // SAFETY: a valid pointer to an integer; it does not change while the slot is in use.
         unsafe { (*self.pairs.at(slot)).pid }
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        // SAFETY: a valid pointer to an integer, which only `clear` changes.
+        unsafe { (*self.pairs.at(slot)).generation }
     }
 
     fn counter(&self, slot: u32, counter: Counter) -> u64 {

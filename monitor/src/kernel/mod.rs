@@ -4,6 +4,7 @@ pub mod agent;
 pub mod btf;
 pub mod expiry;
 pub mod hooks;
+pub mod listeners;
 pub mod loader;
 pub mod lock;
 pub mod mapped;

@@ -6,6 +6,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use finwatch_ebpf::{levels::Process, wire::COMM_LEN};
 
 use super::namespaces;
+use crate::model::labels::process_name;
 
 /// What newer Node.js calls its main thread, whatever the program.
 const GENERIC: &str = "MainThread";
@@ -55,12 +56,23 @@ impl Processes {
     }
 }
 
-fn sockets(process: &Path) -> impl Iterator<Item = u64> {
+/// The inode numbers of the sockets that a process holds.
+pub(super) fn sockets(process: &Path) -> impl Iterator<Item = u64> {
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     files.filter_map(|file| {
         let target = fs::read_link(file.path()).ok()?;
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     })
+}
+
+/// The name of the process `pid` as labels print it; empty when it is gone.
+pub fn name_of(pid: u32) -> String {
+    printed_name(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// A process's name as labels print it.
+pub(super) fn printed_name(process: &Path) -> String {
+    process_name(&name(process))
 }
 
 /// The thread group leader's name; the executable's where that name says nothing.

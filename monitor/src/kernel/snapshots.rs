@@ -56,14 +56,13 @@ impl Snapshots {
         }
         Ok(Arc::new(Self { shared, max_age }))
     }
-
-    /// The last snapshot, however old. Does not block.
-    pub fn latest(&self) -> Option<Arc<Snapshot>> {
-        self.shared.lock().latest.clone()
-    }
 }
 
 impl LevelSource for Snapshots {
+    fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.shared.lock().latest.clone()
+    }
+
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let asked = Instant::now();
         let mut state = self.shared.lock();

@@ -38,6 +38,16 @@ impl Counts {
         *number = number.saturating_add(more);
     }
 
+    /// What was counted since there were only `earlier`.
+    #[must_use]
+    pub fn minus(&self, earlier: &Self) -> Self {
+        let mut difference = *self;
+        for (number, earlier) in difference.0.iter_mut().zip(earlier.0) {
+            *number = number.saturating_sub(earlier);
+        }
+        difference
+    }
+
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|number| *number == 0)

@@ -181,11 +181,17 @@ pub static COUNTER_FAMILIES: [CounterFamily; 10] = [
 ];
 
 /// Every histogram family, in the order of exposition.
-pub static HISTOGRAM_FAMILIES: [HistogramFamily; 3] = [
+pub static HISTOGRAM_FAMILIES: [HistogramFamily; 4] = [
     HistogramFamily {
         name: "peer_close_idle_seconds",
         help: "How long a connection was quiet when the peer closed it with nothing unanswered: its idle timeout.",
         histogram: HistogramId::PeerCloseIdle,
+        bounds_ms: &IDLE_BOUNDS_MS,
+    },
+    HistogramFamily {
+        name: "local_close_idle_seconds",
+        help: "How long a connection was quiet when we closed it first with nothing unanswered: our own idle timeout.",
+        histogram: HistogramId::LocalCloseIdle,
         bounds_ms: &IDLE_BOUNDS_MS,
     },
     HistogramFamily {

@@ -122,7 +122,7 @@ pub fn groups(pairs: &dyn PairSource, workloads: &dyn WorkloadSource, filter: &P
 }
 
 /// The labels of one record.
-fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
+pub fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
     let side = Side::of(key);
     if key.flags & KEY_FOLDED != 0 {
         return Labels { side, proxy: FOLDED.into(), upstream: FOLDED.into(), workload: String::new() };
@@ -145,7 +145,7 @@ pub fn endpoint(address: Ipv6Addr, port: u16) -> String {
 
 /// A process's name from the kernel's NUL-padded bytes. The many `kworker/...` threads that close sockets for others
 /// share one name.
-fn process_name(comm: &[u8]) -> String {
+pub fn process_name(comm: &[u8]) -> String {
     let name = comm.split(|&byte| byte == 0).next().unwrap_or_default();
     if name.starts_with(b"kworker/") {
         return "kworker".into();

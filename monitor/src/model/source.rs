@@ -10,6 +10,8 @@ use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
 pub enum HistogramId {
     /// Quiet time at the peer's FIN.
     PeerCloseIdle,
+    /// Quiet time at our FIN.
+    LocalCloseIdle,
     /// Quiet time before each lost request.
     LostRequestIdle,
     /// ESTABLISHED to CLOSE.
@@ -18,7 +20,8 @@ pub enum HistogramId {
 
 impl HistogramId {
     /// Every histogram.
-    pub const ALL: [Self; 3] = [Self::PeerCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
+    pub const ALL: [Self; 4] =
+        [Self::PeerCloseIdle, Self::LocalCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
 }
 
 /// The records of all pairs, one per slot. Reading one value costs one load; nothing is copied ahead of time.
@@ -29,6 +32,8 @@ pub trait PairSource: Send + Sync {
     fn key(&self, slot: u32) -> Option<PairKey>;
     /// The process that opened the pair's first connection, 0 when unknown.
     fn pid(&self, slot: u32) -> u32;
+    /// Which of the pairs that had the slot one after the other has it now.
+    fn generation(&self, slot: u32) -> u32;
     /// One counter.
     fn counter(&self, slot: u32, counter: Counter) -> u64;
     /// One histogram.
@@ -52,6 +57,8 @@ pub trait WorkloadSource: Send + Sync {
 pub trait LevelSource: Send + Sync {
     /// A snapshot that is fresh enough, or the latest where a fresh one takes too long. May block.
     fn snapshot(&self) -> Option<Arc<Snapshot>>;
+    /// The latest, however old. Does not block.
+    fn latest(&self) -> Option<Arc<Snapshot>>;
 }
 
 /// What the agent knows about itself.
@@ -71,6 +78,8 @@ pub struct AgentState {
     pub tracked_connections_limit: u64,
     /// Closed connections the map has room for; it holds the newest.
     pub closed_connections_limit: u64,
+    /// Incidents that could not be written to the incident file.
+    pub incident_file_errors: u64,
     /// What the kernel says about each program.
     pub programs: Vec<ProgramStats>,
     /// Each hook, and how much of it works.

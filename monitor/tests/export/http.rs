@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use finwatch::export::{http::App, server};
+use finwatch::export::{
+    http::{self, App},
+    server,
+};
 use flate2::read::GzDecoder;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -36,7 +39,7 @@ impl Server {
         let app = Arc::new(App::starting("hooks are being attached"));
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(listener, Arc::clone(&app), shutdown));
+        let task = tokio::spawn(server::serve(listener, http::router(Arc::clone(&app)), shutdown));
         Self { address, app, stop, task }
     }
 

@@ -32,7 +32,7 @@ const PROXY: [Case; 7] = [
         connection.peer.rst();
         connection.close();
     }),
-    (&["ended:local", "time_wait"], |_, connection| connection.close_first()),
+    (&["ended:local", "time_wait", "local_close_idle>1"], |_, connection| connection.close_first()),
     // Stale reuse: written after the peer's FIN.
     (
         &[
@@ -70,7 +70,7 @@ const UPSTREAM: [Case; 3] = [
         connection.peer.fin();
         connection.close_last();
     }),
-    (&["ended:local", "time_wait"], |_, connection| connection.close_first()),
+    (&["ended:local", "time_wait", "local_close_idle>1"], |_, connection| connection.close_first()),
     (&["ended:reset", "received:idle"], |_, connection| {
         connection.peer.rst();
         connection.close();

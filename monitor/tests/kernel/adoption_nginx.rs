@@ -148,6 +148,7 @@ fn pool_of_nginx() {
             "opened",
             "closed:local",
             "time_wait*8",
+            "local_close_idle*8",
         ];
         until("the pool's end is counted", || {
             (daemon.scrape().sum("finwatch_tracked_connections", &[]) < 0.5).then_some(())

@@ -98,6 +98,10 @@ impl PairSource for Pairs {
         1
     }
 
+    fn generation(&self, _slot: u32) -> u32 {
+        1
+    }
+
     fn counter(&self, slot: u32, counter: Counter) -> u64 {
         self.at(slot).map_or(0, |record| record.counters[counter as usize].load(Ordering::Relaxed))
     }
@@ -137,6 +141,7 @@ impl AgentSource for Agent {
                 hook("inet_sock_set_state", HookMode::Full),
                 hook("tcp_send_reset", HookMode::Partial),
             ],
+            incident_file_errors: 3,
             config_ok: true,
         }
     }
@@ -183,6 +188,10 @@ pub(crate) struct Levels(Arc<Snapshot>);
 
 impl LevelSource for Levels {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        Some(self.0.clone())
+    }
+
+    fn latest(&self) -> Option<Arc<Snapshot>> {
         Some(self.0.clone())
     }
 }

@@ -177,6 +177,7 @@ pub(crate) fn expand(item: &str) -> Vec<(String, f64)> {
         "fin_then_rst" => format!("fin_then_rst_total{{direction=\"{value}\"}}"),
         "time_wait" => "time_wait_entered_total".to_owned(),
         "peer_close_idle" => "peer_close_idle_seconds_count".to_owned(),
+        "local_close_idle" => "local_close_idle_seconds_count".to_owned(),
         "lost_idle" => "lost_request_idle_seconds_count".to_owned(),
         _ => panic!("unknown short form {item}"),
     };
@@ -192,6 +193,7 @@ fn bucket(item: &str) -> Option<(&'static str, &str, bool)> {
     let at = item.find(['<', '>'])?;
     let family = match &item[..at] {
         "peer_close_idle" => "peer_close_idle_seconds",
+        "local_close_idle" => "local_close_idle_seconds",
         "lost_idle" => "lost_request_idle_seconds",
         other => panic!("no histogram: {other}"),
     };

@@ -5,7 +5,7 @@ use crate::{harness::lab::tick, sequence::sequences};
 sequences! {
     /// Our FIN is acknowledged by the segment that brings the peer's: straight into `TIME_WAIT`.
     fin_and_ack_together near "clean_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close();
@@ -16,7 +16,7 @@ sequences! {
 
     /// Both ends close at once.
     simultaneous_close near "fin_and_ack_together"
-        on Proxy "7->2 2->1 1->4 4->11 11->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->11 11->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close();
@@ -28,7 +28,7 @@ sequences! {
     /// Both ends close at once, then the peer resets.
     reset_in_closing near "simultaneous_close"
         on Proxy "7->2 2->1 1->4 4->11 RST-in 11->7"
-            => ["opened", "closed:local", "received:after_local_close", "fin_then_rst:received"]
+            => ["opened", "closed:local", "received:after_local_close", "fin_then_rst:received", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close();
@@ -39,7 +39,7 @@ sequences! {
 
     /// A RST answers our FIN.
     reset_answers_our_fin near "data_into_fin_wait1"
-        on Proxy "7->2 2->1 1->4 RST-in 4->7" => ["opened", "closed:local", "received:after_local_close"]
+        on Proxy "7->2 2->1 1->4 RST-in 4->7" => ["opened", "closed:local", "received:after_local_close", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close();
@@ -49,7 +49,7 @@ sequences! {
 
     /// Data and then RST come after we closed our sending half: the data was wanted, the RST is real.
     data_then_reset_in_fin_wait1 near "data_into_fin_wait1"
-        on Upstream "3->1 1->4 RST-in 4->7" => ["opened", "closed:local", "received:after_local_close"]
+        on Upstream "3->1 1->4 RST-in 4->7" => ["opened", "closed:local", "received:after_local_close", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -62,7 +62,7 @@ sequences! {
 
     /// RST after the peer acknowledged the FIN of our sending half.
     reset_in_fin_wait2 near "half_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->5 RST-in 5->7" => ["opened", "closed:local", "received:after_local_close"]
+        on Proxy "7->2 2->1 1->4 4->5 RST-in 5->7" => ["opened", "closed:local", "received:after_local_close", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.shutdown_write();
@@ -74,7 +74,7 @@ sequences! {
 
     /// RST that meets a timewait mini-socket: nobody sees it, nothing is counted.
     reset_meets_timewait near "reset_answers_our_fin"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close();
@@ -86,7 +86,7 @@ sequences! {
     /// The upstream's view of a stale reuse: its FIN was acknowledged, the request meets the timewait mini-socket.
     late_data_meets_timewait near "upstream_closes"
         on Upstream "3->1 1->4 4->5 5->7 RST-out?"
-            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?"]
+            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -100,7 +100,7 @@ sequences! {
     /// The same from a proxy that closed in the middle of an answer.
     rest_of_answer_meets_timewait near "clean_close_by_local"
         on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out?"
-            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?"]
+            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.request(200);
@@ -117,7 +117,7 @@ sequences! {
     /// The request reaches a closed socket whose FIN is not acknowledged: `tcp_receive_reset` fires although no RST came.
     data_into_fin_wait1 near "reset_answers_our_fin"
         on Upstream "3->1 1->4 RST-in 4->7 RST-out"
-            => ["opened", "closed:local", "sent:data_after_close", "fin_then_rst:sent"]
+            => ["opened", "closed:local", "sent:data_after_close", "fin_then_rst:sent", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -130,7 +130,7 @@ sequences! {
     /// The segment that acknowledges the upstream's FIN brings a request.
     data_acknowledging_our_fin near "late_data_meets_timewait"
         on Upstream "3->1 1->4 4->5 5->7 RST-out"
-            => ["opened", "closed:local", "sent:data_after_close", "fin_then_rst:sent"]
+            => ["opened", "closed:local", "sent:data_after_close", "fin_then_rst:sent", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -142,7 +142,7 @@ sequences! {
 
     /// `TCP_LINGER2` below 0: no `TIME_WAIT`, a RST of ours ends it. No data came.
     linger2_below_zero near "clean_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out" => ["opened", "closed:local", "sent:abort"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out" => ["opened", "closed:local", "sent:abort", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.set(libc::IPPROTO_TCP, libc::TCP_LINGER2, -1);
@@ -154,7 +154,7 @@ sequences! {
 
     /// Closed in `FIN_WAIT2` after a half-close: the mini-socket takes over, the peer's FIN comes later.
     closed_in_fin_wait2 near "half_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.shutdown_write();
@@ -166,7 +166,7 @@ sequences! {
 
     /// Closed in `FIN_WAIT2` with data unread: RST, no `TIME_WAIT`.
     unread_in_fin_wait2 near "closed_in_fin_wait2"
-        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out" => ["opened", "closed:local", "sent:unread_data_at_close"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7 RST-out" => ["opened", "closed:local", "sent:unread_data_at_close", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.shutdown_write();

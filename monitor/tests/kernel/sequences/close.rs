@@ -24,7 +24,7 @@ sequences! {
 
     /// We close after the answer.
     clean_close_by_local near "gave_up_acked"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             let mut connection = lab.used();
             connection.close_first();
@@ -154,7 +154,7 @@ sequences! {
 
     /// An upstream closes after answering; its peer follows.
     upstream_closes near "late_data_meets_timewait"
-        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle>1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             connection.serve();
@@ -164,7 +164,7 @@ sequences! {
 
     /// An upstream closes a connection upon which nothing was ever asked.
     upstream_closes_unused near "upstream_closes"
-        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle>1"]
         run Crafted(|lab| {
             let mut connection = lab.accept();
             lab.quiet();

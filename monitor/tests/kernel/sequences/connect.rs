@@ -156,7 +156,7 @@ sequences! {
 
     /// A Fast Open child works before the handshake is complete.
     fast_open near "clean_close_by_local"
-        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Crafted(|lab| {
             netns::sysctl("ipv4/tcp_fastopen", &(1 + 2 + 0x200).to_string());
             let listener = lab.listen();

@@ -21,7 +21,7 @@ use crate::{
 sequences! {
     /// Loopback; the end that connected closes first.
     loopback_closed_by_proxy near "loopback_closed_by_upstream"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         on Upstream "3->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
         run Real(|family, port| {
             let (mut proxy, mut upstream, real) = loopback(family, port);
@@ -33,7 +33,7 @@ sequences! {
     /// Loopback; the end that accepted closes first.
     loopback_closed_by_upstream near "loopback_closed_by_proxy"
         on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
-        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Real(|family, port| {
             let (mut proxy, mut upstream, real) = loopback(family, port);
             exchange(&mut proxy, &mut upstream);
@@ -47,7 +47,7 @@ sequences! {
             => ["opened", "closed:peer", "received:after_peer_fin", "lost:after_fin", "fin_then_rst:received",
                 "peer_close_idle<1", "lost_idle<1"]
         on Upstream "3->1 1->4 4->5 5->7 RST-out?"
-            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?"]
+            => ["opened", "closed:local", "time_wait", "sent:data_after_close?", "fin_then_rst:sent?", "local_close_idle<1"]
         run Real(|family, port| {
             let (mut proxy, mut upstream, real) = loopback(family, port);
             exchange(&mut proxy, &mut upstream);
@@ -90,14 +90,14 @@ sequences! {
 
     /// Two namespaces joined by a veth pair; the end that connected closes first.
     veth_closed_by_proxy near "veth_closed_by_upstream"
-        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Proxy "7->2 2->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         on Upstream "3->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
         run Real(|family, port| veth(family, port, close));
 
     /// Two namespaces joined by a veth pair; the end that accepted closes first.
     veth_closed_by_upstream near "veth_closed_by_proxy"
         on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
-        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait"]
+        on Upstream "3->1 1->4 4->5 5->7" => ["opened", "closed:local", "time_wait", "local_close_idle<1"]
         run Real(|family, port| veth(family, port, |proxy, upstream| close(upstream, proxy)));
 }
 

@@ -1,0 +1,291 @@
+//! Makes an observation: what happened since a while ago, and how things stand.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use finwatch_ebpf::{histogram::SLOTS, wire::Histogram};
+
+use crate::{
+    kernel::listeners::{Listener, Listeners, accepting},
+    model::{
+        counts::{Counts, Samples},
+        families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES},
+        history::{History, Mark},
+        labels::{Group, ProcessFilter, Side, endpoint, groups},
+        levels::{NamespaceLevel, PairLevel, STATES, Snapshot, address, largest, listener_key},
+        observation::{
+            AcceptQueue, EarlierUse, KernelSettings, Namespace, Observation, Pair, PortUse, Watch, Window,
+        },
+        source::{AgentSource, HistogramId, HookMode, LevelSource, PairSource, WorkloadSource},
+    },
+};
+
+/// Destinations whose ports an observation shows.
+const MAX_PORTS: usize = 256;
+/// The present rate at which ports are taken is that since a mark at least so old.
+const RATE_OVER: Duration = Duration::from_secs(20);
+
+/// Where observations come from.
+pub struct Sources {
+    /// The pairs' records.
+    pub pairs: Arc<dyn PairSource>,
+    /// Their workloads.
+    pub workloads: Arc<dyn WorkloadSource>,
+    /// The agent itself.
+    pub agent: Arc<dyn AgentSource>,
+    /// How things stand; `None` where the kernel's tables cannot be read.
+    pub levels: Option<Arc<dyn LevelSource>>,
+    /// Which pairs are shown.
+    pub filter: ProcessFilter,
+    /// Who listens on this host.
+    pub listeners: Arc<Listeners>,
+}
+
+/// Remembers how things stood, and tells what happened since.
+pub struct Observer {
+    sources: Sources,
+    begun: Instant,
+    history: Mutex<History>,
+}
+
+impl Observer {
+    /// An observer for which everything begins now.
+    pub fn new(sources: Sources) -> Self {
+        let observer = Self { sources, begun: Instant::now(), history: Mutex::default() };
+        observer.mark();
+        observer
+    }
+
+    /// Remembers how things stand now. To be called every ten seconds or so; may block.
+    pub fn mark(&self) {
+        let levels = self.sources.levels.as_ref().and_then(|levels| levels.latest());
+        let _steady = self.sources.pairs.steady();
+        let mut history = self.history();
+        let mark = Mark::new(Instant::now(), &*self.sources.pairs, levels.as_deref(), history.last());
+        history.add(mark);
+    }
+
+    /// One slot's counts went to another that prints the same labels; each slot with its generation.
+    pub fn handed_over(&self, from: (u32, u32), to: (u32, u32)) {
+        self.history().hand_over(from, to);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happened in the last `asked`, as far as it is remembered, and how things stand. May block for seconds.
+    pub fn observe(&self, asked: Duration) -> Observation {
+        let Sources { pairs, workloads, filter, .. } = &self.sources;
+        let snapshot = self.sources.levels.as_ref().and_then(|levels| levels.snapshot());
+        let listeners = self.sources.listeners.all();
+        let _steady = pairs.steady();
+        let now = Instant::now();
+        let (since, middle, rate_since) = {
+            let history = self.history();
+            let since = history.nearest(now, asked);
+            let age = since.as_ref().map(|since| now.duration_since(since.at)).unwrap_or_default();
+            (since, history.middle(now, age), history.at_least(now, RATE_OVER))
+        };
+        let (since, middle) = (since.as_deref(), middle.as_deref());
+        let groups = groups(&**pairs, &**workloads, filter);
+        let here = accepted_here(&groups);
+        let seen: Vec<Pair> = groups
+            .iter()
+            .map(|group| self.pair(group, [since, middle], snapshot.as_deref(), &listeners, &here))
+            .filter(|pair| !pair.counts.is_empty() || !pair.sockets.is_empty())
+            .collect();
+        let namespaces = snapshot.as_deref().map(|snapshot| &*snapshot.namespaces).unwrap_or_default();
+        Observation {
+            window: Window {
+                seconds: since.map_or(0.0, |since| now.duration_since(since.at).as_secs_f64()),
+                asked_seconds: asked.as_secs_f64(),
+                watched_seconds: now.duration_since(self.begun).as_secs_f64(),
+            },
+            pairs: seen,
+            ports: ports(snapshot.as_deref(), rate_since.as_deref()),
+            queues: self.queues(namespaces, &listeners),
+            namespaces: namespaces.iter().map(|level| namespace(level, since)).collect(),
+            settings: settings(),
+            watch: self.watch(),
+        }
+    }
+
+    fn pair(
+        &self,
+        group: &Group,
+        [since, middle]: [Option<&Mark>; 2],
+        snapshot: Option<&Snapshot>,
+        listeners: &[Listener],
+        here: &HashSet<String>,
+    ) -> Pair {
+        let source = &*self.sources.pairs;
+        let counts = growth(source, group, since);
+        let first_half = middle.map(|middle| counts.minus(&growth(source, group, Some(middle))));
+        let samples = |id| {
+            let family = HISTOGRAM_FAMILIES.iter().find(|family| family.histogram == id);
+            let bounds = family.expect("every histogram has a family").bounds_ms;
+            Samples::new(&sampled(source, group, since, id), bounds)
+        };
+        let mut level = PairLevel::default();
+        for one in group.slots.iter().filter_map(|slot| snapshot?.pairs.get(slot)) {
+            level.merge(one);
+        }
+        let mut pids: Vec<u32> =
+            group.slots.iter().map(|slot| source.pid(*slot)).filter(|pid| *pid > 0).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let upstream = &group.labels.upstream;
+        let local = group.labels.side == Side::Upstream || is_here(upstream, here);
+        let listener = if local { listener(listeners, upstream) } else { None };
+        Pair {
+            labels: group.labels.clone(),
+            pids,
+            listener,
+            counts,
+            first_half,
+            peer_close_idle: samples(HistogramId::PeerCloseIdle),
+            local_close_idle: samples(HistogramId::LocalCloseIdle),
+            lost_request_idle: samples(HistogramId::LostRequestIdle),
+            connection_duration: samples(HistogramId::ConnectionDuration),
+            sockets: sockets(&level),
+            idle: level.idle,
+            oldest_close_wait_seconds: None,
+        }
+    }
+
+    fn queues(&self, namespaces: &[NamespaceLevel], listeners: &[Listener]) -> Vec<AcceptQueue> {
+        let queue = |level: &NamespaceLevel, entry: &finwatch_ebpf::levels::ListenerEntry| {
+            let upstream = endpoint(address(entry.address), port(entry.port));
+            AcceptQueue {
+                netns: level.name.clone(),
+                workload: self.sources.workloads.workload(&listener_key(entry), 0).to_string(),
+                listener: listener(listeners, &upstream),
+                upstream,
+                length: entry.length.into(),
+                limit: entry.limit.into(),
+            }
+        };
+        namespaces
+            .iter()
+            .flat_map(|level| level.queues.iter().map(move |entry| queue(level, entry)))
+            .collect()
+    }
+
+    fn watch(&self) -> Watch {
+        let totals = self.sources.pairs.totals();
+        let agent = self.sources.agent.state();
+        let degraded = agent.hooks.iter().filter(|hook| hook.mode != HookMode::Full);
+        Watch {
+            degraded_hooks: degraded.map(|hook| format!("{} ({})", hook.hook, hook.mode.name())).collect(),
+            pairs_folded: totals.folded,
+            untracked_connections: totals.untracked,
+            missed_runs: agent.programs.iter().map(|program| program.missed).sum(),
+            incidents_not_recorded: totals.incidents_lost + totals.incidents_limited,
+        }
+    }
+}
+
+/// The accepting ends that this host has accepted connections at.
+fn accepted_here(groups: &[Group]) -> HashSet<String> {
+    let accepted = groups.iter().filter(|group| group.labels.side == Side::Upstream);
+    accepted.map(|group| group.labels.upstream.clone()).collect()
+}
+
+fn is_here(upstream: &str, accepted: &HashSet<String>) -> bool {
+    let loopback = upstream.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    loopback || accepted.contains(upstream)
+}
+
+fn listener(listeners: &[Listener], upstream: &str) -> Option<crate::model::observation::Process> {
+    accepting(listeners, None, upstream.parse().ok()?).cloned()
+}
+
+/// What a group's slots have counted since a mark.
+fn growth(source: &dyn PairSource, group: &Group, since: Option<&Mark>) -> Counts {
+    let mut counts = Counts::default();
+    for counter in COUNTER_FAMILIES.iter().flat_map(|family| family.counters).map(|series| series.counter) {
+        for &slot in &group.slots {
+            let before = since.map_or(0, |since| since.counter(slot, source.generation(slot), counter));
+            counts.add(counter, source.counter(slot, counter).saturating_sub(before));
+        }
+    }
+    counts
+}
+
+/// A histogram's growth over a group's slots.
+fn sampled(source: &dyn PairSource, group: &Group, since: Option<&Mark>, id: HistogramId) -> Histogram {
+    let mut sum = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+    for &slot in &group.slots {
+        let now = source.histogram(slot, id);
+        let before = since.map(|since| since.histogram(slot, source.generation(slot), id));
+        let before = before.unwrap_or(Histogram { sum_ms: 0, slots: [0; SLOTS] });
+        sum.sum_ms = sum.sum_ms.saturating_add(now.sum_ms.saturating_sub(before.sum_ms));
+        for (total, (now, before)) in sum.slots.iter_mut().zip(now.slots.into_iter().zip(before.slots)) {
+            *total = total.saturating_add(now.saturating_sub(before));
+        }
+    }
+    sum
+}
+
+fn sockets(level: &PairLevel) -> BTreeMap<String, u32> {
+    let states = STATES.iter().map(|(state, name)| ((*name).to_owned(), level.in_state(*state).unwrap_or(0)));
+    states.filter(|(_, count)| *count > 0).collect()
+}
+
+fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>) -> Vec<PortUse> {
+    let Some(snapshot) = snapshot else { return Vec::new() };
+    let held = largest(&snapshot.namespaces, MAX_PORTS).into_iter();
+    held.map(|(level, entry)| {
+        let key = (level.name.clone(), entry.source, entry.destination, entry.port);
+        let earlier = before.and_then(|before| {
+            let elapsed = snapshot.taken.checked_duration_since(before.levels_at)?;
+            // A destination that was not among the largest held about none.
+            let used = before.ports(&key).unwrap_or(0);
+            (!elapsed.is_zero()).then_some(EarlierUse { seconds: elapsed.as_secs_f64(), used })
+        });
+        PortUse {
+            netns: level.name.clone(),
+            src: address(entry.source).to_canonical().to_string(),
+            upstream: endpoint(address(entry.destination), port(entry.port)),
+            used: entry.used,
+            limit: level.port_limit,
+            earlier,
+        }
+    })
+    .collect()
+}
+
+fn namespace(level: &NamespaceLevel, since: Option<&Mark>) -> Namespace {
+    let before = since.and_then(|since| since.time_wait_overflow(&level.name));
+    Namespace {
+        netns: level.name.clone(),
+        port_limit: level.port_limit,
+        time_wait_limit: level.time_wait_limit,
+        time_wait_overflow: before.map_or(0, |before| level.time_wait_overflow.saturating_sub(before)),
+    }
+}
+
+fn settings() -> KernelSettings {
+    let text = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
+        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let number = |name: &str| text(name)?.parse().ok();
+    KernelSettings {
+        ip_local_port_range: text("ipv4/ip_local_port_range"),
+        tcp_tw_reuse: number("ipv4/tcp_tw_reuse"),
+        tcp_fin_timeout: number("ipv4/tcp_fin_timeout"),
+        somaxconn: number("core/somaxconn"),
+    }
+}
+
+/// The kernel's half hands over ports as words.
+fn port(word: u32) -> u16 {
+    u16::try_from(word).unwrap_or_default()
+}
