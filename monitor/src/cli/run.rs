@@ -130,7 +130,7 @@ async fn daemon(config: Config) -> Result<()> {
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(ebpf);
-    incidents.finish().await;
+    incidents.finish().await.context("the last incidents were not recorded")?;
     tracing::info!("stopped");
     Ok(())
 }

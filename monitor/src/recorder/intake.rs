@@ -158,24 +158,25 @@ impl Inflow {
         }
     }
 
-    /// Waits for the batch that is being taken in. It stays in place until then: whoever drops the future meanwhile
-    /// drops no incident.
+    /// Waits for the batch that is being taken in; it stays known when this is given up.
     async fn settle(&mut self) -> io::Result<()> {
-        let Some(under_way) = &mut self.under_way else { return Ok(()) };
-        let result = under_way.await.map_err(io::Error::other);
+        if let Some(batch) = &mut self.under_way {
+            batch.await.map_err(io::Error::other)?;
+        }
         self.under_way = None;
-        result
+        Ok(())
     }
 
     /// Takes in what is left in the ring buffer at the end.
-    pub async fn finish(mut self) {
-        if let Err(error) = self.settle().await {
-            tracing::error!(%error, "incidents were lost at the end");
-        }
+    ///
+    /// # Errors
+    /// When the last batch could not be taken in.
+    pub async fn finish(mut self) -> io::Result<()> {
+        self.settle().await?;
         loop {
             let batch = batch(self.ring.get_mut());
             if batch.is_empty() {
-                return;
+                return Ok(());
             }
             take_all(&self.intake, &batch);
         }
