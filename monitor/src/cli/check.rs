@@ -196,11 +196,7 @@ fn hooks(options: &Options) -> Vec<Finding> {
         let name = format!("hook {}", hook.name);
         match attached.mode {
             HookMode::Full => Finding::new(name, Status::Ok, hook.purpose),
-            HookMode::Partial => Finding::new(name, Status::Degraded, hook.partial),
-            HookMode::Off => {
-                let error = attached.error.as_ref().map(ToString::to_string).unwrap_or_default();
-                Finding::new(name, Status::Degraded, format!("{}: {error}", hook.without))
-            }
+            HookMode::Partial | HookMode::Off => Finding::new(name, Status::Degraded, attached.lacking()),
         }
     };
     kernel.hooks.iter().map(row).collect()

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod btf;
+pub mod dumper;
 pub mod expiry;
 pub mod hooks;
 pub mod loader;
@@ -11,7 +12,9 @@ pub mod missed;
 pub mod namespaces;
 pub mod processes;
 pub mod programs;
+pub mod reader;
 pub mod rights;
 pub mod rounds;
 pub mod snapshots;
+pub mod sock_diag;
 pub mod walker;

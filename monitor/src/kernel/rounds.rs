@@ -20,10 +20,10 @@ use super::{
     missed::Missed,
     namespaces::{Facts, Home, scan},
     processes::Processes,
-    walker::{Walked, Walker},
+    reader::Reader,
 };
 use crate::model::{
-    levels::{NamespaceLevel, PairLevel, Snapshot},
+    levels::{NamespaceLevel, PairLevel, Snapshot, Walked},
     source::PairSource as _,
 };
 
@@ -36,8 +36,8 @@ const SELDOM: Duration = Duration::from_secs(30);
 
 /// What rounds need, taken out of the eBPF object.
 pub struct Parts {
-    /// The iterator and its tables.
-    pub walker: Walker,
+    /// Reads one namespace.
+    pub reader: Reader,
     /// The pairs' records.
     pub tables: Arc<Tables>,
     /// Namespaces that events announce.
@@ -51,13 +51,18 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes them out of `ebpf`, whose iterator is loaded.
+    /// Takes them out of `ebpf`.
     ///
     /// # Errors
-    /// When the kernel refuses to attach the iterator or to map its tables.
-    pub fn take(ebpf: &mut Ebpf, tables: &Arc<Tables>, options: &Options) -> Result<Self, KernelError> {
+    /// When the two halves were not built together.
+    pub fn take(
+        ebpf: &mut Ebpf,
+        reader: Reader,
+        tables: &Arc<Tables>,
+        options: &Options,
+    ) -> Result<Self, KernelError> {
         Ok(Self {
-            walker: Walker::new(ebpf, tables.clone())?,
+            reader,
             tables: tables.clone(),
             announced: typed(ebpf, "NAMESPACES")?,
             processes: Processes::new(typed(ebpf, "PROCESSES")?),
@@ -131,7 +136,14 @@ impl Rounds {
     pub fn round(&mut self) -> Snapshot {
         let begun = Instant::now();
         self.discover(begun);
+        let holders = self.parts.reader.needs_holders();
+        if holders {
+            self.parts.processes.fill();
+        }
         let untracked = self.walk_all(begun, false);
+        if holders {
+            self.parts.processes.empty();
+        }
         if !untracked.is_empty() && is_due(self.looked, begun) {
             self.looked = Some(begun);
             self.parts.processes.fill();
@@ -181,13 +193,13 @@ impl Rounds {
     fn visit(&mut self, inode: u32, now: Instant, adopts: bool) -> bool {
         let Some(namespace) = self.known.get_mut(&inode) else { return false };
         let last = namespace.last.as_ref();
-        let walker = &mut self.parts.walker;
+        let Parts { reader, processes, .. } = &mut self.parts;
         let result = self.home.visit(inode, &namespace.path, || {
             let facts = Facts::read()?;
             if !adopts && last.is_some_and(|last| last.still_holds(&facts, now)) {
                 return Ok((facts, None));
             }
-            let found = walker.walk(&facts.range, adopts)?;
+            let found = reader.read(inode, &facts.range, adopts, processes)?;
             Ok::<_, io::Error>((facts, Some(found)))
         });
         match result.flatten() {
@@ -223,7 +235,8 @@ impl Rounds {
     fn search_missed(&mut self, now: Instant) {
         let met: u64 =
             self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.tracked).sum();
-        if self.parts.tables.totals().tracked <= met || !is_due(self.searched, now) {
+        let is_short = self.parts.reader.meets_connections() && self.parts.tables.totals().tracked > met;
+        if !is_short || !is_due(self.searched, now) {
             return;
         }
         self.searched = Some(now);

@@ -6,5 +6,7 @@ pub mod labels;
 pub mod levels;
 pub mod port_range;
 pub mod protocol_counters;
+pub mod selection;
 pub mod source;
+pub mod tally;
 pub mod workload;
