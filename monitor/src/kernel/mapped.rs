@@ -15,7 +15,8 @@ use aya::{Pod, maps::MapData};
 use finwatch_ebpf::{
     histogram::SLOTS,
     wire::{
-        COUNTER_SLOTS, Counter, Histogram, KEY_FOLDED, OWNER_BUCKETS, PairKey, PairRecord, SLOT_FREE, SLOT_IN_USE, Totals,
+        COUNTER_SLOTS, Counter, Histogram, KEY_FOLDED, OWNER_BUCKETS, PairKey, PairRecord, SLOT_FREE,
+        SLOT_IN_USE, Totals,
     },
 };
 use memmap2::{MmapOptions, MmapRaw};

@@ -6,7 +6,9 @@ use std::{
 };
 
 use finwatch_ebpf::state;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, Nla as _, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
@@ -74,11 +76,7 @@ fn request(socket: &Socket, family: u8, states: StateFlags) -> io::Result<()> {
 }
 
 /// Takes one answer, which holds many sockets; tells whether more will come.
-fn answer(
-    socket: &Socket,
-    buffer: &mut [u8],
-    each: &mut impl FnMut(Kind, &Listed),
-) -> io::Result<bool> {
+fn answer(socket: &Socket, buffer: &mut [u8], each: &mut impl FnMut(Kind, &Listed)) -> io::Result<bool> {
     let length = socket.recv(&mut &mut *buffer, 0)?;
     let mut rest = buffer.get(..length).ok_or_else(|| io::Error::other("an answer longer than any"))?;
     while !rest.is_empty() {
@@ -89,7 +87,9 @@ fn answer(
                 let (kind, listed) = read(&response);
                 each(kind, &listed);
             }
-            NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(-done.code));
+            }
             NetlinkPayload::Done(_) => return Ok(false),
             NetlinkPayload::Error(error) => return Err(error.to_io()),
             _ => {}

@@ -208,15 +208,9 @@ impl<'a> Tally<'a> {
             port: port.into(),
             reserved: 0,
         });
-        let queues =
-            self.queues.into_iter().map(|(((address, port), cgroup), (length, limit))| ListenerEntry {
-                walk: walk.id,
-                port: port.into(),
-                address: words(address),
-                cgroup,
-                length,
-                limit,
-            });
+        let queues = self.queues.into_iter().map(|(((address, port), cgroup), (length, limit))| {
+            ListenerEntry { walk: walk.id, port: port.into(), address: words(address), cgroup, length, limit }
+        });
         Walked {
             walk,
             levels: self.levels.into_iter().collect(),

@@ -64,10 +64,10 @@ fn assert_as_listed(daemon: &Daemon, side: Side, upstream: SocketAddr, made: &[(
 }
 
 /// Another number of sockets in every state, so that none can be taken for another.
-fn every_state(family: Family, side: Side) {
+pub(crate) fn every_state(family: Family, side: Side, start: fn(&[&str]) -> Daemon) {
     let port = own_port();
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let lab = Lab::new(family, side, port);
         let mut kept: Vec<Connection> = Vec::new();
         let mut add = |count: u32, shape: &dyn Fn(&mut Connection)| {
@@ -133,7 +133,7 @@ macro_rules! every_state {
         #[test]
         fn $name() {
             if can_run(stringify!($name)) {
-                every_state(Family::$family, Side::$side);
+                every_state(Family::$family, Side::$side, Daemon::isolated);
             }
         }
     )+};
@@ -158,11 +158,14 @@ fn listen_at(family: Family, backlog: i32) -> TcpListener {
 
 #[test]
 fn both_ends_on_loopback() {
-    if !can_run("both_ends_on_loopback") {
-        return;
+    if can_run("both_ends_on_loopback") {
+        both_ends(Daemon::isolated);
     }
+}
+
+pub(crate) fn both_ends(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         for family in [Family::V4, Family::V6] {
             let listener = listen_at(family, 64);
             let upstream = listener.local_addr().expect("bound");
@@ -186,11 +189,14 @@ fn both_ends_on_loopback() {
 
 #[test]
 fn idle_connections() {
-    if !can_run("idle_connections") {
-        return;
+    if can_run("idle_connections") {
+        idle(Daemon::isolated);
     }
+}
+
+pub(crate) fn idle(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let listener = TcpListener::bind(local(1, own_port())).expect("a free port");
         let upstream = listener.local_addr().expect("bound").to_string();
         let mut connections: Vec<_> = (0..7).map(|_| pair(&listener)).collect();
@@ -235,11 +241,14 @@ fn idle_connections() {
 
 #[test]
 fn accept_queues() {
-    if !can_run("accept_queues") {
-        return;
+    if can_run("accept_queues") {
+        queues(Daemon::isolated);
     }
+}
+
+pub(crate) fn queues(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let listeners: Vec<_> = [(Family::V4, 3_u8), (Family::V6, 5)]
             .map(|(family, waiting)| (listen_at(family, 9), waiting))
             .into();

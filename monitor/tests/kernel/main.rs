@@ -7,6 +7,7 @@ mod filters;
 mod harness;
 mod levels;
 mod levels_filters;
+mod levels_netlink;
 mod lifecycle;
 mod limits;
 mod namespaces;
