@@ -5,6 +5,7 @@ mod load;
 mod programs;
 mod report;
 mod tracer;
+mod walk;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// One short round, only to see that measuring works
     #[arg(long)]
     smoke: bool,
+    /// Measure walks over the sockets only
+    #[arg(long, conflicts_with_all = ["smoke", "write_docs"])]
+    walk: bool,
     /// How long each measurement lasts
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -57,6 +61,10 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     let binary = host::build_finwatch(Profile::Release)?;
     if args.smoke {
         return smoke(&binary);
+    }
+    if args.walk {
+        println!("\n{}", walk::table(&walk::measure(&binary, walk::MANY)?));
+        return Ok(());
     }
     let report = measure(&binary, args.rounds, Duration::from_secs(args.seconds))?;
     let path = host::target().join("bench.json");
