@@ -175,25 +175,25 @@ async fn connection(
     stream: TcpStream,
     ticket: Ticket,
     router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    graceful: hyper_util::server::graceful::Watcher,
 ) {
     let dismissed = ticket.dismissed.clone();
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let routes = TowerToHyperService::new(router);
+    let answers = TowerToHyperService::new(router);
     let ticket = Mutex::new(Some(ticket));
     let service = service_fn(move |request| {
         // The head is there.
         drop(ticket.lock().unwrap_or_else(PoisonError::into_inner).take());
-        routes.call(request)
+        answers.call(request)
     });
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::select! {
-        result = watcher.watch(connection) => {
+        result = graceful.watch(served) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection ended early");
             }

@@ -151,9 +151,9 @@ impl Tables {
     pub fn show_folded(&self, slot: u32, side: u8) {
         let record = self.pairs.at(slot);
         // SAFETY: a valid pointer to an integer; every writer writes the same.
-        unsafe { addr_of_mut!((*record).key.side).write_volatile(side) };
+        unsafe { (*record).key.side = side };
         // SAFETY: as above.
-        unsafe { addr_of_mut!((*record).key.flags).write_volatile(KEY_FOLDED) };
+        unsafe { (*record).key.flags = KEY_FOLDED };
         self.in_use(slot).store(SLOT_IN_USE, Ordering::Release);
     }
 

@@ -173,7 +173,7 @@ impl Rounds {
         let found = if self.parts.own_only {
             StdHashMap::from([(own_netns(), PathBuf::from("/proc/self/ns/net"))])
         } else {
-            scan()
+            scan(&announced, due)
         };
         self.refused.retain(|inode| found.contains_key(inode));
         self.known.retain(|inode, _| found.contains_key(inode));
@@ -206,7 +206,8 @@ impl Rounds {
             Ok((_, None)) => false,
             Ok((facts, Some(found))) => {
                 let untracked = found.walk.untracked > 0;
-                namespace.last = Some(Visit::new(now, facts, found, name(inode, self.host)));
+                let walks = namespace.last.as_ref().map_or(0, |last| last.level.walks) + 1;
+                namespace.last = Some(Visit::new(now, facts, found, (name(inode, self.host), walks)));
                 untracked
             }
             Err(error) => {
@@ -240,8 +241,16 @@ impl Rounds {
             return;
         }
         self.searched = Some(now);
-        let known = &self.known;
-        let last_walk = |inode| known.get(&inode)?.last.as_ref().map(|last| last.id);
+        // Those that are gone must be told from those that nobody has looked for.
+        self.scanned = None;
+        self.discover(now);
+        let latest = self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.id).max();
+        let last_walk = |inode| match self.known.get(&inode) {
+            Some(known) => known.last.as_ref().map(|last| last.id),
+            // Nobody is in it any more, nor can be: whatever walk came last would have met nothing there.
+            None if !self.refused.contains(&inode) => latest,
+            None => None,
+        };
         self.parts.missed.search(&self.parts.tables, last_walk);
     }
 
@@ -272,12 +281,13 @@ impl Rounds {
 }
 
 impl Visit {
-    fn new(at: Instant, facts: Facts, walked: Walked, name: String) -> Self {
+    fn new(at: Instant, facts: Facts, walked: Walked, (name, walks): (String, u64)) -> Self {
         let Walked { walk, levels, ports, queues } = walked;
         let established = usize::from(state::ESTABLISHED);
         let busy = levels.iter().any(|(_, record)| record.sockets[established] != record.idle);
         let level = NamespaceLevel {
             name,
+            walks,
             port_limit: facts.range.limit(),
             time_wait_limit: facts.time_wait_limit,
             time_wait_overflow: facts.time_wait_overflow,

@@ -94,6 +94,8 @@ impl PairLevel {
 pub struct NamespaceLevel {
     /// `host`, or its inode number.
     pub name: String,
+    /// How often it was read.
+    pub walks: u64,
     /// How many ephemeral ports there are for one source and destination.
     pub port_limit: u32,
     /// Timewait sockets it may hold, 0 when unknown.
@@ -178,6 +180,7 @@ mod tests {
         };
         NamespaceLevel {
             name: name.into(),
+            walks: 1,
             port_limit: 10,
             time_wait_limit: 0,
             time_wait_overflow: 0,

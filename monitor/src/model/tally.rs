@@ -60,11 +60,14 @@ pub struct Owner {
     pub opened_here: bool,
 }
 
+/// A process's name and its pair's slot.
+type ProcessSlot = ([u8; COMM_LEN], u32);
+
 /// Every pair's slot, by what a list tells of a socket.
 #[derive(Debug, Default)]
 pub struct PairIndex {
     accepted: HashMap<PairKey, u32>,
-    opened: HashMap<(End, u64), Vec<([u8; COMM_LEN], u32)>>,
+    opened: HashMap<(End, u64), Vec<ProcessSlot>>,
 }
 
 impl PairIndex {

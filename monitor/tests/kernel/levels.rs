@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -281,4 +281,70 @@ pub(crate) fn queues(start: fn(&[&str]) -> Daemon) {
         compare(1);
         drop(waiting);
     });
+}
+
+/// Listening on every address: of IPv4, of IPv6, of both with one socket.
+pub(crate) fn wildcards(start: fn(&[&str]) -> Daemon) {
+    const WAITING: usize = 3;
+    netns::in_namespace(|| {
+        let listeners = [
+            (Ipv4Addr::UNSPECIFIED.into(), true, vec![Ipv4Addr::LOCALHOST.into()]),
+            (Ipv6Addr::UNSPECIFIED.into(), true, vec![Ipv6Addr::LOCALHOST.into()]),
+            (
+                Ipv6Addr::UNSPECIFIED.into(),
+                false,
+                vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            ),
+        ]
+        .map(|(any, only, reached): (IpAddr, bool, Vec<IpAddr>)| {
+            let domain = if any.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+            if any.is_ipv6() {
+                socket.set_only_v6(only).expect("an option");
+            }
+            socket.bind(&SocketAddr::new(any, own_port()).into()).expect("a free port");
+            socket.listen(9).expect("a listener");
+            (TcpListener::from(socket), reached)
+        });
+        // Older than the daemon: who has accepted is known from the listening sockets alone.
+        let open = |(listener, reached): &(TcpListener, Vec<IpAddr>)| {
+            let port = listener.local_addr().expect("bound").port();
+            let connect = |ip: &IpAddr| {
+                let connect = || TcpStream::connect((*ip, port)).expect("room to wait");
+                (0..WAITING).map(|_| connect()).collect::<Vec<_>>()
+            };
+            reached.iter().flat_map(connect).collect::<Vec<_>>()
+        };
+        let old: Vec<_> = listeners.iter().map(open).collect();
+        let daemon = start(&FRESH);
+        let new: Vec<_> = listeners.iter().map(open).collect();
+        let scrape = fresh(&daemon);
+        let rows: Vec<Row> = ss(&[]).into_iter().filter(|row| row.state == "LISTEN").collect();
+        for (listener, reached) in &listeners {
+            let address = listener.local_addr().expect("bound");
+            let waiting = 2 * WAITING * reached.len();
+            let row = rows.iter().find(|row| row.local.port() == address.port()).expect("ss lists it");
+            assert_eq!(usize::try_from(row.received), Ok(waiting), "ss, {address}");
+            let upstream = address.to_string();
+            let labels = [("netns", "host"), ("upstream", upstream.as_str())];
+            assert_count("length", scrape.sum("finwatch_accept_queue_length", &labels), waiting);
+            assert_count("limit", scrape.sum("finwatch_accept_queue_limit", &labels), 9);
+            for ip in reached {
+                let upstream = SocketAddr::new(*ip, address.port()).to_string();
+                for side in ["proxy", "upstream"] {
+                    let labels = [("side", side), ("upstream", &upstream), ("state", "established")];
+                    assert_count(side, scrape.sum("finwatch_sockets", &labels), 2 * WAITING);
+                }
+            }
+        }
+        assert_eq!(scrape.matching("finwatch_accept_queue_length", &[]).count(), rows.len());
+        drop((old, new));
+    });
+}
+
+#[test]
+fn wildcard_listeners() {
+    if can_run("wildcard_listeners") {
+        wildcards(Daemon::isolated);
+    }
 }

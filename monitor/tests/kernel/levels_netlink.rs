@@ -42,6 +42,7 @@ listed! {
     netlink_both_ends_on_loopback: levels::both_ends(Daemon::isolated_without_iterator),
     netlink_idle_connections: levels::idle(Daemon::isolated_without_iterator),
     netlink_accept_queues: levels::queues(Daemon::isolated_without_iterator),
+    netlink_wildcard_listeners: levels::wildcards(Daemon::isolated_without_iterator),
     netlink_run_out_of_100_ports: ports::run_out_of(100, Daemon::isolated_without_iterator),
     netlink_reserved_ports_and_a_changed_range: ports::reserved_ports(Daemon::isolated_without_iterator),
     netlink_five_thousand_active_closes: time_wait::active_closes(Daemon::isolated_without_iterator),

@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod namespaces;
 mod ports;
+mod quiet_namespaces;
 mod sequence;
 mod sequences;
 mod time_wait;

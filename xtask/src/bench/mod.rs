@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what finwatch costs where it costs most, a proxy that opens a connection for every request.
+//! `cargo xtask bench`: what finwatch costs where it costs most: a proxy that opens a connection for every request, and
+//! a host with many sockets.
 
 mod document;
 mod load;
@@ -22,6 +23,9 @@ use crate::{
     host::{self, Profile},
     setup::{self, Purpose},
 };
+
+/// Sockets that a smoke test walks over.
+const SMOKE_SOCKETS: usize = 4_000;
 
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -67,12 +71,14 @@ pub(crate) fn command(args: &Args) -> Result<()> {
         return Ok(());
     }
     let report = measure(&binary, args.rounds, Duration::from_secs(args.seconds))?;
+    let walks = walk::measure(&binary, walk::MANY)?;
     let path = host::target().join("bench.json");
-    fs::write(&path, serde_json::to_string_pretty(&report)?)
+    let all = serde_json::json!({ "load": report, "walks": walks });
+    fs::write(&path, serde_json::to_string_pretty(&all)?)
         .with_context(|| format!("writing {}", path.display()))?;
-    println!("\n{}\n{}", report.table(), path.display());
+    println!("\n{}\n{}\n{}", report.table(), walk::table(&walks), path.display());
     if args.write_docs {
-        document::write(&report.table(), args.rounds, args.seconds)?;
+        document::write(&report.table(), &walk::table(&walks), args.rounds, args.seconds)?;
     }
     Ok(())
 }
@@ -80,7 +86,9 @@ pub(crate) fn command(args: &Args) -> Result<()> {
 /// One round of two seconds: fails when a figure is missing, whatever its size.
 pub(crate) fn smoke(binary: &Path) -> Result<()> {
     let report = measure(binary, 1, Duration::from_secs(2))?;
-    println!("\n{}", report.table());
+    let walks = walk::measure(binary, SMOKE_SOCKETS)?;
+    println!("\n{}\n{}", report.table(), walk::table(&walks));
+    walk::complete(&walks)?;
     report.complete()
 }
 

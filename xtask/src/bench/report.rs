@@ -11,7 +11,7 @@ use super::{Measured, tracer::Mode};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Figure {
     median: f64,
-    min: f64,
+    pub(super) min: f64,
     max: f64,
 }
 

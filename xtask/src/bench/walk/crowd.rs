@@ -27,7 +27,13 @@ const MOST: usize = 8_192;
 
 /// The crowd; dropping it closes its sockets.
 pub(crate) struct Crowd {
-    holders: Vec<(Option<mpsc::Sender<()>>, Option<JoinHandle<()>>)>,
+    holders: Vec<Holder>,
+}
+
+/// A thread that holds connections until it is told to end.
+struct Holder {
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Moves the calling thread into a new network namespace.
@@ -58,9 +64,9 @@ impl Crowd {
         let at_once = connections_per_holder();
         let (mut open, mut port) = (sockets / 4, PORT);
         while open > 0 {
-            let part = open.min(at_once);
-            crowd.hold(port, part)?;
-            (open, port) = (open - part, port + 1);
+            let share = open.min(at_once);
+            crowd.hold(port, share)?;
+            (open, port) = (open - share, port + 1);
         }
         let listeners = listen(port)?;
         for listener in listeners.iter().cycle().take(sockets / 2) {
@@ -73,33 +79,35 @@ impl Crowd {
 
     /// Connections that a thread of their own holds, with descriptors of its own: a process may have too few.
     fn hold(&mut self, port: u16, connections: usize) -> Result<()> {
-        let (end, ended) = mpsc::channel::<()>();
-        let (tell, told) = mpsc::channel();
+        let (end, goes_on) = mpsc::channel::<()>();
+        let (report, outcome) = mpsc::channel();
         let holder = thread::spawn(move || {
-            let held = made(port, connections);
-            let there = held.is_ok();
-            // Nobody listens only where the crowd is given up.
-            drop(tell.send(held.as_ref().map(drop).map_err(|error| format!("{error:#}"))));
-            if there {
-                // The other end is dropped with the crowd.
-                drop(ended.recv());
+            let held = connections_to(port, connections);
+            let is_there = held.is_ok();
+            let made = held.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+            // Until the crowd is dropped.
+            if report.send(made).is_ok() && is_there {
+                _ = goes_on.recv();
             }
         });
-        self.holders.push((Some(end), Some(holder)));
-        told.recv().context("a thread that holds connections has ended")?.map_err(|error| anyhow!(error))
+        self.holders.push(Holder { end: Some(end), thread: Some(holder) });
+        outcome.recv().context("a thread that holds connections has ended")?.map_err(|error| anyhow!(error))
     }
 }
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        for (end, holder) in &mut self.holders {
-            drop(end.take());
-            _ = holder.take().map(JoinHandle::join);
+        for holder in &mut self.holders {
+            drop(holder.end.take());
+            if let Some(thread) = holder.thread.take() {
+                // A panic of its own has been printed.
+                drop(thread.join());
+            }
         }
     }
 }
 
-fn made(port: u16, connections: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
+fn connections_to(port: u16, connections: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
     // SAFETY: this thread uses no descriptor but those it opens from now on, and hands none out.
     unsafe { unshare_unsafe(UnshareFlags::FILES) }.context("descriptors of a thread's own")?;
     let listeners = listen(port)?;

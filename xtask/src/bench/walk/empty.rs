@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya_obj::{
     btf::{Btf, BtfKind},
-    generated::{bpf_attach_type::BPF_TRACE_ITER, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type::BPF_PROG_TYPE_TRACING},
+    generated::{
+        bpf_attach_type::BPF_TRACE_ITER, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type::BPF_PROG_TYPE_TRACING,
+    },
 };
 
 /// The function of the kernel that the iterator's programs stand for.
@@ -59,8 +61,13 @@ impl Empty {
 }
 
 fn load(target: u32) -> io::Result<OwnedFd> {
-    let instruction =
-        |code| bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm: 0 };
+    let instruction = |code| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm: 0,
+    };
     let instructions = [instruction(MOV64_IMMEDIATE), instruction(EXIT)];
     // SAFETY: all zeroes is a valid attribute of every command.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };

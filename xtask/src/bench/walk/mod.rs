@@ -5,7 +5,7 @@ mod empty;
 
 use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
 
 use self::{crowd::Crowd, empty::Empty};
@@ -13,7 +13,10 @@ use super::{
     programs,
     report::{Figure, cell},
 };
-use crate::{daemon::Daemon, interrupt};
+use crate::{
+    daemon::{Daemon, metrics::Sample},
+    interrupt,
+};
 
 /// Sockets there are, half of them established and half in TIME_WAIT.
 pub(crate) const MANY: usize = 100_000;
@@ -71,6 +74,9 @@ fn with(binary: &Path, sockets: usize) -> Result<Walked> {
         interrupt::pause(AGE)?;
         daemon.scrape().map(drop)
     })?;
+    // Those of the daemon's own scrapes are there too.
+    let listed = met(&daemon)?;
+    ensure!(listed >= sockets as f64, "only {listed} of {sockets} sockets were walked");
     drop(crowd);
     Ok(Walked {
         sockets,
@@ -81,10 +87,28 @@ fn with(binary: &Path, sockets: usize) -> Result<Walked> {
     })
 }
 
+/// Sockets that the daemon shows.
+fn met(daemon: &Daemon) -> Result<f64> {
+    let samples = daemon.scrape()?;
+    samples.matching("finwatch_sockets", &[]).map(Sample::number).sum()
+}
+
 fn snapshot_seconds(daemon: &Daemon) -> Result<f64> {
     let samples = daemon.scrape()?;
     let sample = samples.matching("finwatch_snapshot_duration_seconds", &[]).next();
     sample.context("no levels are shown")?.number()
+}
+
+/// Fails where a figure is missing.
+pub(crate) fn complete(walks: &[Walked]) -> Result<()> {
+    for walked in walks {
+        let measured = |figure: Option<Figure>| figure.is_some_and(|figure| figure.min > 0.0);
+        let all = measured(walked.empty_seconds)
+            && measured(walked.snapshot_seconds)
+            && walked.program_nanoseconds_per_socket > 0.0;
+        ensure!(all, "walks were not measured: {walked:?}");
+    }
+    Ok(())
 }
 
 /// A Markdown table: median (min to max).
