@@ -303,7 +303,7 @@ pub(crate) fn wildcards(start: fn(&[&str]) -> Daemon) {
                 socket.set_only_v6(only).expect("an option");
             }
             socket.bind(&SocketAddr::new(any, own_port()).into()).expect("a free port");
-            socket.listen(9).expect("a listener");
+            socket.listen(32).expect("a listener");
             (TcpListener::from(socket), reached)
         });
         // Older than the daemon: who has accepted is known from the listening sockets alone.
@@ -328,7 +328,7 @@ pub(crate) fn wildcards(start: fn(&[&str]) -> Daemon) {
             let upstream = address.to_string();
             let labels = [("netns", "host"), ("upstream", upstream.as_str())];
             assert_count("length", scrape.sum("finwatch_accept_queue_length", &labels), waiting);
-            assert_count("limit", scrape.sum("finwatch_accept_queue_limit", &labels), 9);
+            assert_count("limit", scrape.sum("finwatch_accept_queue_limit", &labels), 32);
             for ip in reached {
                 let upstream = SocketAddr::new(*ip, address.port()).to_string();
                 for side in ["proxy", "upstream"] {
