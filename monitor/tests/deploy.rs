@@ -71,7 +71,9 @@ fn promtool(arguments: [&str; 3]) {
     let output = promtool.args(arguments).current_dir(PROMETHEUS).stdin(Stdio::null()).output();
     let Ok(output) = output else {
         assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "CI may not skip what needs promtool");
-        eprintln!("SKIPPED promtool {arguments:?}: no promtool here (`cargo xtask setup --for test` installs it)");
+        eprintln!(
+            "SKIPPED promtool {arguments:?}: no promtool here (`cargo xtask setup --for test` installs it)"
+        );
         return;
     };
     let said = [output.stdout, output.stderr].concat();

@@ -23,10 +23,10 @@ use crate::harness::{
 };
 
 /// Sockets by state.
-type Count = BTreeMap<&'static str, u32>;
+pub(crate) type Count = BTreeMap<&'static str, u32>;
 
 /// How many `ss` lists for one side of `upstream`.
-fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
+pub(crate) fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
     let mut count = Count::new();
     for row in rows {
         let end = if side == Side::Proxy { row.remote } else { row.local };
@@ -39,7 +39,7 @@ fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
 }
 
 /// How many the daemon shows; a state without sockets may be absent or 0.
-fn shown(scrape: &Scrape, side: Side, upstream: SocketAddr) -> Count {
+pub(crate) fn shown(scrape: &Scrape, side: Side, upstream: SocketAddr) -> Count {
     let upstream = upstream.to_string();
     let in_state = |state| {
         let labels = [("side", side.label()), ("upstream", upstream.as_str()), ("state", state)];

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod adoption_nginx;
+mod busy;
 mod docs;
 mod filters;
 mod harness;
@@ -10,6 +11,8 @@ mod levels_filters;
 mod levels_netlink;
 mod lifecycle;
 mod limits;
+#[cfg(target_arch = "x86_64")]
+mod missed_ends;
 mod namespaces;
 mod ports;
 mod quiet_namespaces;

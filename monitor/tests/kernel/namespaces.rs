@@ -2,6 +2,12 @@
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, sync::mpsc, thread};
 
+use aya::maps::{HashMap, Map, MapData, MapInfo, MapType};
+use finwatch_ebpf::{
+    levels::Process,
+    wire::{Connection, PairKey},
+};
+
 use crate::harness::{
     PATIENCE, can_run,
     daemon::Daemon,
@@ -17,6 +23,28 @@ const AT_ONCE: usize = 20;
 
 fn entries(daemon: &Daemon, what: &str) -> usize {
     fs::read_dir(format!("/proc/{}/{what}", daemon.pid)).expect("it runs").count()
+}
+
+/// Entries of one of the daemon's hash maps.
+fn map_entries<K: aya::Pod, V: aya::Pod>(daemon: &Daemon, name: &str) -> usize {
+    let files = fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid)).expect("it runs").flatten();
+    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    let ids = texts.filter_map(|text| {
+        text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse::<u32>().ok())
+    });
+    let named = |id: &u32| {
+        let info = MapInfo::from_id(*id).expect("a map of the daemon");
+        info.name_as_str().is_some_and(|have| have == name)
+    };
+    let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("the daemon has no map {name}"));
+    let data = MapData::from_id(id).expect("a map of the daemon");
+    let map: HashMap<_, K, V> = match MapInfo::from_id(id).and_then(|info| info.map_type()) {
+        Ok(MapType::LruHash) => Map::LruHashMap(data),
+        _ => Map::HashMap(data),
+    }
+    .try_into()
+    .expect("its types");
+    map.keys().filter_map(Result::ok).count()
 }
 
 /// Namespaces that the daemon shows something of.
@@ -90,6 +118,10 @@ fn two_hundred_namespaces() {
     until("nothing is shown of namespaces that are gone", || {
         shown(&fresh(&daemon)).is_disjoint(&made).then_some(())
     });
+    assert_eq!(map_entries::<u64, Connection>(&daemon, "CONNECTIONS"), 0, "live connections");
+    assert_eq!(map_entries::<PairKey, u32>(&daemon, "PAIR_INDEX"), 2, "pairs");
+    assert_eq!(map_entries::<u32, u32>(&daemon, "NAMESPACES"), 0, "announced namespaces");
+    assert_eq!(map_entries::<u64, Process>(&daemon, "PROCESSES"), 0, "holders of sockets");
     let scrape = daemon.scrape();
     let upstream = upstream.to_string();
     for family in ["connections_opened_total", "connections_closed_total"] {

@@ -41,34 +41,22 @@ fn a_quiet_namespace_is_not_read_again() {
         let (mut proxy, upstream) = pair(&listener);
         let read = |wanted: &dyn Fn(f64) -> bool, what: &str| {
             until(what, || {
-                let count = elsewhere(|| walks(&fresh(&daemon), &name));
+                let count = netns::outside(|| walks(&fresh(&daemon), &name));
                 wanted(count).then_some(count)
             })
         };
         read(&|count| count >= 1.0, "it is found");
         // The connection is quiet by now, and the next reading notes that.
         thread::sleep(QUIET);
-        let settled = elsewhere(|| walks(&fresh(&daemon), &name));
+        let settled = netns::outside(|| walks(&fresh(&daemon), &name));
         for _ in 0..3 {
-            let again = elsewhere(|| walks(&fresh(&daemon), &name));
+            let again = netns::outside(|| walks(&fresh(&daemon), &name));
             assert!((again - settled).abs() < f64::EPSILON, "read {again} times, {settled} before");
         }
         proxy.write_all(b"r").expect("room to write");
         read(&|count| count > settled, "it is read again once something has happened");
         drop((proxy, upstream));
     });
-}
-
-/// Does something on a thread outside the caller's namespace: that of the process.
-fn elsewhere<T: Send>(act: impl FnOnce() -> T + Send) -> T {
-    let outside = std::fs::File::open("/proc/self/ns/net").expect("/proc is mounted");
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            nix::sched::setns(outside, CloneFlags::CLONE_NEWNET).expect("the way back");
-            act()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// Two sockets of one established connection show.
