@@ -88,19 +88,33 @@ impl Daemon {
     }
 
     fn start_at(address: SocketAddr, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let daemon = Self::starting(address, arguments, prepare);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts one and does not wait for anything.
+    pub(crate) fn starting(
+        address: SocketAddr,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
         prepare(&mut command);
         let (pid, ended) = spawn(command, directory.path().join("output"));
-        let daemon = Self { address, pid, directory, ended: Mutex::new(ended) };
+        Self { address, pid, directory, ended: Mutex::new(ended) }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait_ready(&self) {
         until("the daemon is ready", || {
-            if let Ok(status) = daemon.ended().try_recv() {
-                panic!("the daemon ended at once, {status}:\n{}", daemon.output());
+            if let Ok(status) = self.ended().try_recv() {
+                panic!("the daemon ended at once, {status}:\n{}", self.output());
             }
-            get(address, "/readyz").is_some_and(|(status, _)| status == 200).then_some(())
+            get(self.address, "/readyz").is_some_and(|(status, _)| status == 200).then_some(())
         });
-        daemon
     }
 
     fn ended(&self) -> MutexGuard<'_, mpsc::Receiver<ExitStatus>> {

@@ -3,6 +3,7 @@
 pub(crate) mod daemon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod detach;
+pub(crate) mod gate;
 pub(crate) mod lab;
 pub(crate) mod metrics;
 pub(crate) mod netns;
