@@ -17,4 +17,5 @@ pub mod rights;
 pub mod rounds;
 pub mod snapshots;
 pub mod sock_diag;
+mod visit;
 pub mod walker;

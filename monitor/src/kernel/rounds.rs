@@ -12,7 +12,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use finwatch_ebpf::{state, wire::PairKey};
+use finwatch_ebpf::{levels::MAX_NAMESPACES, wire::PairKey};
 
 use super::{
     loader::{KernelError, Options, host_netns, own_netns, typed},
@@ -21,14 +21,13 @@ use super::{
     namespaces::{Facts, Home, scan},
     processes::Processes,
     reader::Reader,
+    visit::Visit,
 };
 use crate::model::{
-    levels::{NamespaceLevel, PairLevel, Snapshot, Walked},
+    levels::{PairLevel, Snapshot},
     source::PairSource as _,
 };
 
-/// After this long a namespace is walked again whatever it says: listening sockets come and go without a segment.
-const WALK_ANYWAY: Duration = Duration::from_mins(1);
 /// After this long namespaces are looked for again, whether or not events announced one.
 const SCAN_ANYWAY: Duration = Duration::from_mins(1);
 /// Shortest time between two looks at all open files, and between two searches for missed ends.
@@ -83,23 +82,13 @@ pub struct Rounds {
     looked: Option<Instant>,
     touched: StdHashMap<u32, (u32, u16)>,
     refused: HashSet<u32>,
+    /// Once read and no longer found. (One that was never found may be out of sight: other rights, another `/proc`.)
+    gone: HashSet<u32>,
 }
 
 struct Namespace {
     path: PathBuf,
     last: Option<Visit>,
-}
-
-/// The last walk in a namespace.
-struct Visit {
-    at: Instant,
-    facts: Facts,
-    id: u32,
-    tracked: u64,
-    /// Nothing in it changes without a segment.
-    settled: bool,
-    levels: Vec<(u32, finwatch_ebpf::levels::LevelRecord)>,
-    level: NamespaceLevel,
 }
 
 impl Rounds {
@@ -118,6 +107,7 @@ impl Rounds {
             looked: None,
             touched: StdHashMap::new(),
             refused: HashSet::new(),
+            gone: HashSet::new(),
         })
     }
 
@@ -176,7 +166,11 @@ impl Rounds {
             scan(&announced, due)
         };
         self.refused.retain(|inode| found.contains_key(inode));
-        self.known.retain(|inode, _| found.contains_key(inode));
+        self.gone.retain(|inode| !found.contains_key(inode));
+        let lost: Vec<u32> = self.known.keys().filter(|inode| !found.contains_key(inode)).copied().collect();
+        for inode in lost {
+            self.forget(inode);
+        }
         for (inode, path) in found {
             let namespace = self.known.entry(inode).or_insert(Namespace { path: PathBuf::new(), last: None });
             namespace.path = path;
@@ -220,7 +214,7 @@ impl Rounds {
     /// A namespace that cannot be entered: gone, most often. The next round finds it again if there is another way to
     /// it.
     fn lost(&mut self, inode: u32, error: &io::Error) {
-        self.known.remove(&inode);
+        self.forget(inode);
         if error.kind() != io::ErrorKind::PermissionDenied {
             self.scanned = None;
         } else if self.refused.insert(inode) {
@@ -233,22 +227,32 @@ impl Rounds {
         tracing::debug!(netns = inode, %error, "a network namespace was not walked");
     }
 
+    fn forget(&mut self, inode: u32) {
+        let was_read = self.known.remove(&inode).is_some_and(|namespace| namespace.last.is_some());
+        if was_read && self.gone.len() < MAX_NAMESPACES as usize {
+            self.gone.insert(inode);
+        }
+    }
+
     fn search_missed(&mut self, now: Instant) {
         let met: u64 =
             self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.tracked).sum();
-        let is_short = self.parts.reader.meets_connections() && self.parts.tables.totals().tracked > met;
-        if !is_short || !is_due(self.searched, now) {
+        if !self.parts.reader.meets_connections() || self.parts.tables.totals().tracked <= met {
+            self.gone.clear();
+            return;
+        }
+        if !is_due(self.searched, now) {
             return;
         }
         self.searched = Some(now);
-        // Those that are gone must be told from those that nobody has looked for.
+        // What is gone must be so now.
         self.scanned = None;
         self.discover(now);
         let latest = self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.id).max();
         let last_walk = |inode| match self.known.get(&inode) {
             Some(known) => known.last.as_ref().map(|last| last.id),
-            // Nobody is in it any more, nor can be: whatever walk came last would have met nothing there.
-            None if !self.refused.contains(&inode) => latest,
+            // Whatever walk came last would have met nothing there.
+            None if self.gone.contains(&inode) => latest,
             None => None,
         };
         self.parts.missed.search(&self.parts.tables, last_walk);
@@ -277,31 +281,6 @@ impl Rounds {
             pairs,
             namespaces: visits().map(|last| last.level.clone()).collect(),
         }
-    }
-}
-
-impl Visit {
-    fn new(at: Instant, facts: Facts, walked: Walked, (name, walks): (String, u64)) -> Self {
-        let Walked { walk, levels, ports, queues } = walked;
-        let established = usize::from(state::ESTABLISHED);
-        let busy = levels.iter().any(|(_, record)| record.sockets[established] != record.idle);
-        let level = NamespaceLevel {
-            name,
-            walks,
-            port_limit: facts.range.limit(),
-            time_wait_limit: facts.time_wait_limit,
-            time_wait_overflow: facts.time_wait_overflow,
-            ports_lost: walk.ports_lost,
-            listeners_lost: walk.listeners_lost,
-            ports: ports.into(),
-            queues: queues.into(),
-        };
-        let settled = walk.passing == 0 && walk.waiting == 0 && walk.untracked == 0 && !busy;
-        Self { at, facts, id: walk.id, tracked: walk.tracked, settled, levels, level }
-    }
-
-    fn still_holds(&self, facts: &Facts, now: Instant) -> bool {
-        self.settled && self.facts == *facts && now.duration_since(self.at) < WALK_ANYWAY
     }
 }
 

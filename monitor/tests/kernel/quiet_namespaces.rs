@@ -59,6 +59,26 @@ fn a_quiet_namespace_is_not_read_again() {
     });
 }
 
+#[test]
+fn readers_share_a_snapshot() {
+    const READERS: usize = 8;
+    if !can_run("readers_share_a_snapshot") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&["--snapshot-age", "1h"]);
+        // Each scrape is traffic here, and yet none but the first reading, that of the adoption, is made.
+        let counts: Vec<f64> = thread::scope(|scope| {
+            let readers: Vec<_> =
+                (0..READERS).map(|_| scope.spawn(|| walks(&daemon.scrape(), "host"))).collect();
+            readers.into_iter().map(|reader| reader.join().expect("a scrape")).collect()
+        });
+        for count in counts {
+            assert_count("readings", count, 1);
+        }
+    });
+}
+
 /// Two sockets of one established connection show.
 fn assert_shown(daemon: &Daemon, netns: &str, upstream: &str) {
     let scrape = fresh(daemon);
