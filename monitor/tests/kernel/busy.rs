@@ -36,11 +36,16 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// One's connections stand still, in every state that loopback allows, while those to `churned` come and go.
-fn assert_still(daemon: &Daemon, still: SocketAddr, churned: &AtomicUsize) {
+/// What stands still, in every state that loopback allows.
+fn made() -> [(Side, BTreeMap<&'static str, u32>); 2] {
     let proxy = BTreeMap::from([("established", 30), ("fin_wait2", 4), ("time_wait", 5)]);
     let upstream = BTreeMap::from([("established", 30), ("close_wait", 4)]);
-    let sides = [(Side::Proxy, proxy), (Side::Upstream, upstream)];
+    [(Side::Proxy, proxy), (Side::Upstream, upstream)]
+}
+
+/// One's connections stand still while those to `churned` come and go.
+fn assert_still(daemon: &Daemon, still: SocketAddr, churned: &AtomicUsize) {
+    let sides = made();
     for _ in 0..LOOKS {
         let before = churned.load(Ordering::SeqCst);
         let (rows_before, scrape, rows_after) = (ss(&[]), fresh(daemon), ss(&[]));
@@ -76,6 +81,12 @@ fn what_stands_still_on_a_busy_host() {
         for upstream in &half_closed {
             until("the proxy's FIN", || (upstream.peek(&mut [0]).ok()? == 0).then_some(()));
         }
+        let address = still.local_addr().expect("bound");
+        // A FIN that was received may not have been acknowledged yet.
+        until("every FIN is acknowledged", || {
+            let rows = ss(&[]);
+            made().iter().all(|(side, made)| listed(&rows, *side, address) == *made).then_some(())
+        });
         let stop = AtomicBool::new(false);
         let churned = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -91,7 +102,7 @@ fn what_stands_still_on_a_busy_host() {
                     }
                 });
             }
-            assert_still(&daemon, still.local_addr().expect("bound"), &churned);
+            assert_still(&daemon, address, &churned);
         });
         drop((established, half_closed));
     });
