@@ -9,4 +9,5 @@ pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;
+pub mod top;
 pub mod triage;

@@ -49,6 +49,7 @@ pub struct Since {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/observation", get(observation))
+        .route("/tallies", get(tallies))
         .fallback(async || (StatusCode::NOT_FOUND, "there is no such question\n"))
         .layer(from_fn(say_version))
         .with_state(api)
@@ -66,6 +67,15 @@ async fn observation(State(api): State<Arc<Api>>, Query(asked): Query<Since>) ->
     // It reads files and may wait for a walk.
     match tokio::task::spawn_blocking(move || observer.observe(since)).await {
         Ok(observation) => Json(observation).into_response(),
+        Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn tallies(State(api): State<Arc<Api>>) -> Response {
+    let Some(observer) = api.observer.get().cloned() else { return not_ready() };
+    // Where a slot is about to change its pair, it waits for that.
+    match tokio::task::spawn_blocking(move || observer.tallies()).await {
+        Ok(tallies) => Json(tallies).into_response(),
         Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

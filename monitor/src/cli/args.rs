@@ -7,7 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::triage::TriageArgs;
+use super::{
+    generate::{CompletionsArgs, ManArgs},
+    top::TopArgs,
+    triage::TriageArgs,
+};
 use crate::config::value::{Bounded, Directory, EndpointRule, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
@@ -29,8 +33,14 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Tell what is wrong with this host's upstream connections, why, and what to change.
     Triage(Box<TriageArgs>),
+    /// Show this host's pairs live: rates, pools, lost requests, and what is wrong.
+    Top(Box<TopArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each subcommand.
+    Man(ManArgs),
 }
 
 /// Flags of `finwatch run`.

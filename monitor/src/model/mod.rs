@@ -10,4 +10,5 @@ pub mod observation;
 pub mod port_range;
 pub mod protocol_counters;
 pub mod source;
+pub mod tally;
 pub mod workload;
