@@ -11,8 +11,8 @@ use crate::{
     wire::{
         CONN_ADOPTED, CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
         CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
-        CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN, Connection, Counter, NO_COUNTER,
-        VERDICT_ANOMALY, VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
+        CONN_QUIET_KNOWN, CONN_RST, CONN_RST_SENT, CONN_UNANSWERED_AT_FIN, Connection, Counter, NO_ANOMALY,
+        NO_COUNTER, VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
     },
 };
 
@@ -75,7 +75,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether an engineer may want to see it one by one.
+    /// Whether it is one by itself, whatever became of a request.
     #[inline]
     pub fn is_anomaly(self) -> bool {
         !matches!(
@@ -108,12 +108,20 @@ pub struct Death {
     pub fin_then_rst: bool,
     /// A timewait mini-socket takes the socket's place.
     pub time_wait: bool,
+    /// What an engineer may want to see it as. What became of a request says more than how the socket ended.
+    pub anomaly: Option<Cause>,
 }
 
 impl Verdict {
     /// The verdict on a connection that lives.
-    pub const NONE: Self =
-        Self { cause: 0, counters: [NO_COUNTER; 4], bits: 0, reserved: 0, lost_quiet: UNKNOWN };
+    pub const NONE: Self = Self {
+        cause: 0,
+        counters: [NO_COUNTER; 4],
+        bits: 0,
+        anomaly: NO_ANOMALY,
+        reserved: 0,
+        lost_quiet: UNKNOWN,
+    };
 }
 
 impl Death {
@@ -132,8 +140,8 @@ impl Death {
             ],
             bits: bit(self.fin_then_rst, VERDICT_FIN_THEN_RST)
                 | bit(self.time_wait, VERDICT_TIME_WAIT)
-                | bit(self.may_be_followed(), VERDICT_FOLLOWED)
-                | bit(self.cause.is_anomaly(), VERDICT_ANOMALY),
+                | bit(self.may_be_followed(), VERDICT_FOLLOWED),
+            anomaly: self.anomaly.map_or(NO_ANOMALY, |cause| cause as u8),
             reserved: 0,
             lost_quiet: self.lost_quiet,
         }
@@ -149,6 +157,7 @@ impl Death {
             lost_quiet: UNKNOWN,
             fin_then_rst: false,
             time_wait: false,
+            anomaly: None,
         }
     }
 
@@ -167,9 +176,31 @@ const ETIMEDOUT: u32 = 110;
 /// `goodbye` the bytes after the peer's FIN up to which a protocol's goodbye is assumed.
 #[inline]
 pub fn judge(conn: &mut Connection, old: u8, ev: &Evidence, goodbye: u32) -> Death {
-    if conn.flags & (CONN_OPENED | CONN_ADOPTED) == 0 {
-        return failed_connect(conn, ev);
+    let mut death = if conn.flags & (CONN_OPENED | CONN_ADOPTED) == 0 {
+        failed_connect(conn, ev)
+    } else {
+        ended(conn, old, ev, goodbye)
+    };
+    death.anomaly = anomaly(conn, &death);
+    death
+}
+
+#[inline]
+fn anomaly(conn: &Connection, death: &Death) -> Option<Cause> {
+    if let Some(cause) = gave_up(conn) {
+        Some(cause)
+    } else if death.request == Some(Counter::PeerClosedBeforeResponse) {
+        Some(Cause::PeerClosedBeforeResponse)
+    } else if death.cause.is_anomaly() {
+        Some(death.cause)
+    } else {
+        None
     }
+}
+
+/// What was a connection ends.
+#[inline]
+fn ended(conn: &mut Connection, old: u8, ev: &Evidence, goodbye: u32) -> Death {
     let mut death = Death::of(Cause::ClosedByUs, ended_by(conn, ev));
     if conn.has(CONN_RST_SENT) {
         death.reset_sent = Some(reset_sent_alive(old, ev));

@@ -4,7 +4,7 @@
 //! tags name the entry, and the oldest entry makes room. Two CPUs that write the same entry at once leave one that
 //! fails its digest, which counts as missing.
 
-use crate::wire::{CLOSED_WAYS, ClosedConnection, ClosedKey, ClosedSet};
+use crate::wire::{CLOSED_WAYS, ClosedConnection, ClosedKey, ClosedSet, Connection};
 
 /// Seconds after which nothing of a connection can still come: FIN_WAIT2 and TIME_WAIT, a minute each.
 pub const LIFETIME: u32 = 120;
@@ -44,18 +44,28 @@ impl ClosedKey {
 }
 
 impl ClosedConnection {
-    /// An entry with its digest.
+    /// The entry of `conn`, which has its verdict, with its digest; `generation` is that of its slot.
     #[inline]
-    pub fn new(key: ClosedKey, slot: u32, generation: u32, flags: u32, cause: u32) -> Self {
-        let mut entry = Self { key, slot, generation, flags, cause, check: 0, reserved: 0 };
+    pub fn new(key: ClosedKey, conn: &Connection, generation: u32) -> Self {
+        let mut entry = Self {
+            key,
+            slot: conn.slot,
+            generation,
+            flags: conn.flags,
+            cause: u32::from(conn.verdict.cause),
+            pid: conn.pid,
+            first_fin: conn.first_fin,
+            check: 0,
+        };
         entry.check = entry.digest();
         entry
     }
 
     #[inline]
     fn digest(&self) -> u32 {
-        let ours = mix(u64::from(self.slot) << 32 | u64::from(self.generation), u64::from(self.flags) << 32);
-        let [a, b] = halves(mix(ours, u64::from(self.cause)));
+        let word = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let ours = mix(word(self.slot, self.generation), word(self.flags, self.cause));
+        let [a, b] = halves(mix(ours, word(self.pid, self.first_fin)));
         let place = self.key.place(self.slot);
         a ^ b ^ place.set ^ place.tag
     }
@@ -144,11 +154,12 @@ mod tests {
     }
 
     fn entry(port: u16) -> ClosedConnection {
-        ClosedConnection::new(key(port), 7, 1, 3, 0)
+        let conn = Connection { flags: 3, ..Connection::accepted(7, 0) };
+        ClosedConnection::new(key(port), &conn, 1)
     }
 
     fn empty() -> ClosedSet {
-        let none = ClosedConnection { check: 0, slot: 0, generation: 0, flags: 0, ..entry(0) };
+        let none = ClosedConnection { check: 0, slot: 0, generation: 0, flags: 0, cause: 0, ..entry(0) };
         ClosedSet { tags: [0; CLOSED_WAYS], times: [0; CLOSED_WAYS], entries: [none; CLOSED_WAYS] }
     }
 

@@ -25,6 +25,8 @@ impl Connection {
             port_at_connect: u32::from(ev.local_port),
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -43,6 +45,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -72,6 +76,8 @@ impl Connection {
             port_at_connect: 0,
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         })
@@ -101,6 +107,7 @@ impl Connection {
     #[inline]
     pub fn on_peer_fin(&mut self, ev: &Evidence) -> Option<u32> {
         self.flags |= CONN_PEER_FIN;
+        self.first_fin = ev.now;
         self.mark_seq = ev.write_seq;
         if ev.in_flight(false) {
             self.flags |= CONN_IN_FLIGHT_AT_FIN;
@@ -136,6 +143,7 @@ impl Connection {
     #[inline]
     pub fn on_local_fin(&mut self, ev: &Evidence) -> Option<Counter> {
         self.flags |= CONN_LOCAL_FIN;
+        self.first_fin = ev.now;
         self.on_application_close(ev, false)
     }
 

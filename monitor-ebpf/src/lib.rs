@@ -10,6 +10,7 @@ pub mod closed;
 pub mod connection;
 pub mod evidence;
 pub mod histogram;
+pub mod incident;
 pub mod levels;
 pub mod offsets;
 #[cfg(feature = "agent")]

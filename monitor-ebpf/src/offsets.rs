@@ -104,12 +104,16 @@ fields! {
     bytes_retrans = "tcp_sock", "bytes_retrans";
     /// Bytes received.
     bytes_received = "tcp_sock", "bytes_received";
+    /// Smoothed round trip time in eighths of a microsecond.
+    srtt_us = "tcp_sock", "srtt_us";
     /// `TCP_LINGER2`.
     linger2 = "tcp_sock", "linger2";
     /// The next segment in a list.
     skb_next = "sk_buff", "next";
     /// TCP's notes on a segment: the sequence numbers of its first byte and of the one after its last.
     skb_cb = "sk_buff", "cb";
+    /// The segment's flags, within TCP's notes.
+    segment_flags = "tcp_skb_cb", "tcp_flags";
     /// The device a segment came in on.
     skb_dev = "sk_buff", "dev";
     /// The device's namespace.

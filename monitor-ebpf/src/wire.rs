@@ -189,28 +189,30 @@ pub struct Verdict {
     pub counters: [u8; 4],
     /// `VERDICT_*` bits.
     pub bits: u8,
+    /// The [`crate::cause::Cause`] to report, [`NO_ANOMALY`] for none.
+    pub anomaly: u8,
     /// Always 0.
-    pub reserved: u16,
+    pub reserved: u8,
     /// Jiffies the connection was quiet before the lost request, [`crate::cause::UNKNOWN`] for none.
     pub lost_quiet: u32,
 }
 
 /// [`Verdict::counters`]: nothing to count.
 pub const NO_COUNTER: u8 = u8::MAX;
+/// [`Verdict::anomaly`]: nothing to report.
+pub const NO_ANOMALY: u8 = u8::MAX;
 /// [`Verdict::bits`]: the peer's FIN, then its reset.
 pub const VERDICT_FIN_THEN_RST: u8 = 1;
 /// [`Verdict::bits`]: a timewait mini-socket takes the socket's place.
 pub const VERDICT_TIME_WAIT: u8 = 1 << 1;
 /// [`Verdict::bits`]: a reset of ours may follow, or a late segment may meet the mini-socket.
 pub const VERDICT_FOLLOWED: u8 = 1 << 2;
-/// [`Verdict::bits`]: an engineer may want to see it one by one.
-pub const VERDICT_ANOMALY: u8 = 1 << 3;
 
 /// A live connection, keyed by its socket's address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Boot time of ESTABLISHED in nanoseconds, 0 before.
+    /// When it became ESTABLISHED, in nanoseconds of CLOCK_MONOTONIC; 0 before.
     pub opened_ns: u64,
     /// The pair's slot in `PAIRS`.
     pub slot: u32,
@@ -228,6 +230,10 @@ pub struct Connection {
     pub netns: u32,
     /// The last walk that met the socket, or the one before it appeared.
     pub seen: u32,
+    /// The process that opened it, 0 when unknown and on the upstream side.
+    pub pid: u32,
+    /// When the first FIN came or went: low 32 bits of jiffies, 0 when none was seen.
+    pub first_fin: u32,
     /// Set at its end.
     pub verdict: Verdict,
     /// Always 0.
@@ -295,10 +301,12 @@ pub struct ClosedConnection {
     pub flags: u32,
     /// The death's [`crate::cause::Cause`].
     pub cause: u32,
+    /// [`Connection::pid`].
+    pub pid: u32,
+    /// [`Connection::first_fin`].
+    pub first_fin: u32,
     /// Digest of the rest: tells an entry that two CPUs wrote at once.
     pub check: u32,
-    /// Always 0.
-    pub reserved: u32,
 }
 
 /// Entries in one set of the table of closed connections.
@@ -316,15 +324,16 @@ pub struct ClosedSet {
     pub entries: [ClosedConnection; CLOSED_WAYS],
 }
 
-/// One anomaly, as it travels through the ring buffer.
+/// One anomaly, as it travels through the ring buffer. Times before it are ages in jiffies, [`crate::cause::UNKNOWN`]
+/// for what never happened or is not known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Boot time in nanoseconds.
+    /// When, in nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
-    /// Boot time of ESTABLISHED in nanoseconds, 0 when it was not reached or not seen.
+    /// When the connection became ESTABLISHED on the same clock, 0 when it did not or that was not seen.
     pub opened_ns: u64,
-    /// Data bytes sent, retransmissions included.
+    /// Data bytes sent, retransmissions left out.
     pub bytes_sent: u64,
     /// Data bytes received.
     pub bytes_received: u64,
@@ -332,14 +341,41 @@ pub struct Incident {
     pub key: PairKey,
     /// Both ends.
     pub endpoints: ClosedKey,
-    /// [`crate::cause::Cause`].
-    pub cause: u32,
     /// `CONN_*` bits.
     pub flags: u32,
-    /// Milliseconds the connection was quiet before the request, or before its end.
-    pub quiet_ms: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// [`Connection::pid`].
+    pub pid: u32,
+    /// Age of the last data received.
+    pub since_received: u32,
+    /// Age of the last data sent.
+    pub since_sent: u32,
+    /// Age of the first FIN; `flags` tell whose it was.
+    pub since_fin: u32,
+    /// Jiffies the connection was quiet before the last request.
+    pub quiet: u32,
+    /// Data bytes written and not acknowledged.
+    pub bytes_unacked: u32,
+    /// Data bytes written after the peer's FIN.
+    pub bytes_after_fin: u32,
+    /// Data bytes that came after the end, where [`Self::late`] is 1.
+    pub bytes_late: u32,
+    /// Retransmitted segments, SYN included.
+    pub retransmits: u32,
+    /// Smoothed round trip time in microseconds.
+    pub srtt_us: u32,
+    /// `sk_err`, positive.
+    pub err: u32,
+    /// [`Verdict::counters`].
+    pub counters: [u8; 4],
+    /// [`Verdict::anomaly`].
+    pub cause: u8,
+    /// The death's [`crate::cause::Cause`].
+    pub death: u8,
+    /// The state that the socket left; where [`Self::late`] is 1, the one it was in.
+    pub state: u8,
+    /// 1 when the connection was over: a reset of ours met what came late, and only the ends, the process, the first
+    /// FIN and the late bytes are known.
+    pub late: u8,
 }
 
 /// Host-wide counts: the single slot of the `TOTALS` array, which the agent maps into its memory.

@@ -5,8 +5,8 @@ use finwatch_ebpf::{
     evidence::Evidence,
     state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_RECV, SYN_SENT},
     wire::{
-        CONN_ADOPTED, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PROXY, CONN_RST, CONN_RST_SENT, Connection,
-        Counter, Verdict,
+        CONN_ADOPTED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_NO_REQUEST_RULES, CONN_OPENED,
+        CONN_PROXY, CONN_RST, CONN_RST_SENT, Connection, Counter, Verdict,
     },
 };
 use proptest::prelude::*;
@@ -240,7 +240,7 @@ fn an_unread_close_notify_at_close_is_benign() {
     let death = judge(&mut conn, CLOSE_WAIT, &Evidence { shutdown: 3, ..at_fin }, GOODBYE);
     assert_eq!((death.cause, death.end), (Cause::UnreadDataAtClose, Counter::ClosedPeer));
     assert_eq!((death.request, death.reset_received), (None, None));
-    assert!(!death.cause.is_anomaly());
+    assert_eq!(death.anomaly, None);
 }
 
 #[test]
@@ -250,6 +250,7 @@ fn giving_up_counts_after_a_second_and_once() {
         let counted = conn.on_local_fin(&Evidence { shutdown: 3, ..ev });
         let at_end = judge(&mut conn, FIN_WAIT2, &Evidence { shutdown: 3, dead: true, ..ev }, GOODBYE);
         assert_eq!(at_end.request, None, "not a second time");
+        assert_eq!(at_end.anomaly, at_end.cause.is_anomaly().then_some(at_end.cause));
         (counted, at_end.cause)
     };
     let acked = Some(Counter::LocalClosedBeforeResponseAcked);
@@ -360,6 +361,8 @@ prop_compose! {
             port_at_connect,
             netns: 0,
             seen: 0,
+            pid: 0,
+            first_fin: 0,
             verdict: Verdict::NONE,
             reserved: 0,
         }
@@ -403,5 +406,9 @@ proptest! {
             prop_assert_eq!(death.reset_received, Some(C::ResetAfterPeerFin));
         }
         prop_assert!(death.lost_quiet == UNKNOWN || death.request.is_some());
+        // What is counted as an anomaly is reported as one.
+        let anomalous = death.request.is_some() || death.reset_received.is_some() || death.cause.is_anomaly();
+        let gave_up = first.flags & (CONN_GAVE_UP_ACKED | CONN_GAVE_UP_UNACKED) != 0;
+        prop_assert_eq!(death.anomaly.is_some(), anomalous || gave_up);
     }
 }

@@ -15,6 +15,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::recorder::file::FileOptions;
 use crate::{
     cli::args::{LogArgs, LogFormat, LogLevel, Netns, Options},
     model::labels::ProcessFilter,
@@ -28,6 +29,10 @@ const DEFAULT_MAX_CONNECTIONS: u32 = 131_072;
 const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(5);
 const DEFAULT_MAX_PORT_SERIES: u32 = 1024;
 const DEFAULT_GOODBYE_BYTES: u32 = 80;
+const DEFAULT_INCIDENTS: u32 = 1024;
+const DEFAULT_INCIDENTS_PER_SECOND: u32 = 10;
+const DEFAULT_INCIDENT_FILE_SIZE: u64 = 16 << 20;
+const DEFAULT_INCIDENT_FILE_COUNT: u32 = 4;
 const DEFAULT_RUN_DIR: &str = "/run/finwatch";
 /// Private, loopback, link-local and unique local. Not 100.64.0.0/10: it is shared with an access provider's
 /// customers; whoever numbers pods or a VPN from it names it.
@@ -61,6 +66,12 @@ pub struct Config {
     pub snapshot_age: Duration,
     /// Series of ephemeral ports there is room for.
     pub max_port_series: u32,
+    /// Incidents kept in memory.
+    pub incidents: usize,
+    /// Incidents a pair may report per second.
+    pub incidents_per_second: u32,
+    /// Where incidents are written too.
+    pub incident_file: Option<FileOptions>,
     /// Where remote addresses are told apart.
     pub proxy_ranges: Vec<IpNet>,
     /// Ports of the accepting end that are watched; empty for all.
@@ -148,6 +159,16 @@ impl Config {
             snapshot_age: one(flags.snapshot_age, file.snapshot_age).unwrap_or(DEFAULT_SNAPSHOT_AGE),
             max_port_series: one(flags.max_port_series, file.max_port_series)
                 .map_or(DEFAULT_MAX_PORT_SERIES, |n| n.0),
+            incidents: one(flags.incidents, file.incidents).map_or(DEFAULT_INCIDENTS, |n| n.0) as usize,
+            incidents_per_second: one(flags.incidents_per_second, file.incidents_per_second)
+                .map_or(DEFAULT_INCIDENTS_PER_SECOND, |n| n.0),
+            incident_file: one(flags.incident_file, file.incident_file).map(|path| FileOptions {
+                path: path.0,
+                size: one(flags.incident_file_size, file.incident_file_size)
+                    .map_or(DEFAULT_INCIDENT_FILE_SIZE, |size| size.0),
+                count: one(flags.incident_file_count, file.incident_file_count)
+                    .map_or(DEFAULT_INCIDENT_FILE_COUNT, |n| n.0),
+            }),
             proxy_ranges: list(flags.proxy_ranges, file.proxy_ranges, |net| net)
                 .unwrap_or_else(default_proxy_ranges),
             include_ports: list(flags.include_ports, file.include_ports, |port| port.0).unwrap_or_default(),

@@ -9,5 +9,6 @@ pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;
+pub mod recorder;
 pub mod top;
 pub mod triage;

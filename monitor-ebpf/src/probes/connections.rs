@@ -50,6 +50,7 @@ fn placed(sk: Common, pair: &Pair, mut conn: Connection) -> Connection {
         conn.flags |= CONN_NO_REQUEST_RULES;
     }
     conn.netns = sk.netns();
+    conn.pid = pair.pid;
     conn.seen = WALK.get(0).map_or(0, |walk| walk.id);
     conn
 }
@@ -141,11 +142,12 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
 
 /// Keeps what a late reset or a mini-socket needs.
 #[inline(never)]
-pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const PairRecord, cause: u8) {
-    // SAFETY: live map values.
-    let (slot, flags, generation) = unsafe { ((*conn).slot, (*conn).flags, (*record).generation) };
+pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const PairRecord) {
+    // SAFETY: a live map value.
+    let generation = unsafe { (*record).generation };
     let key = sk.endpoints(tcp.local_port());
-    let entry = ClosedConnection::new(key, slot, generation, flags, u32::from(cause));
+    // SAFETY: a live map value; the socket's lock keeps others away.
+    let entry = ClosedConnection::new(key, unsafe { &*conn }, generation);
     let place = key.place(setting!(closed_seed));
     let Some(set) = CLOSED.get_ptr_mut(place.set & setting!(closed_mask)) else { return };
     // SAFETY: a live map value; other CPUs may write it at the same time, which the entry's digest tells.

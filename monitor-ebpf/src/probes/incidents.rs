@@ -3,49 +3,63 @@
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use finwatch_ebpf::wire::{Connection, Incident, PairRecord};
+use finwatch_ebpf::wire::{ClosedConnection, Connection, Incident, PairRecord};
 
 use crate::{
-    count::{add, jiffies_to_ms},
+    count::add,
     maps::{INCIDENTS, setting, totals},
-    socket::{Common, Tcp},
+    socket::{Common, Tcp, now},
 };
 
-/// Reports an anomaly, unless the pair has reported enough in this second.
+/// Reports the death of a connection that has its verdict, out of the state `left`, unless the pair has reported enough
+/// in this second.
 #[inline(never)]
-pub fn report(sk: Common, tcp: Tcp, conn: *const Connection, record: *mut PairRecord, cause: u8) {
-    let Some(totals) = totals() else { return };
+pub fn report(sk: Common, tcp: Tcp, conn: *const Connection, record: *mut PairRecord, left: u8) {
     let ev = tcp.evidence();
-    if limited(record, ev.now) {
-        // SAFETY: a field of a live map value.
-        unsafe { add(addr_of_mut!((*totals).incidents_limited), 1) };
-        return;
-    }
-    let Some(mut entry) = INCIDENTS.reserve::<Incident>(0) else {
-        // SAFETY: a field of a live map value.
-        unsafe { add(addr_of_mut!((*totals).incidents_lost), 1) };
-        return;
-    };
-    let quiet = ev.quiet_before().max(0).cast_unsigned();
-    entry.write(Incident {
-        // SAFETY: no arguments, no side effects.
-        time_ns: unsafe { bpf_ktime_get_ns() },
+    hand_over(record, ev.now, || {
+        // SAFETY: a live map value; the socket's lock keeps others away.
+        let conn = unsafe { &*conn };
         // SAFETY: a live map value.
-        opened_ns: unsafe { (*conn).opened_ns },
-        bytes_sent: ev.bytes_sent,
-        bytes_received: ev.bytes_received,
-        // SAFETY: a live map value.
-        key: unsafe { (*record).key },
-        endpoints: sk.endpoints(ev.local_port),
-        cause: u32::from(cause),
-        // SAFETY: a live map value.
-        flags: unsafe { (*conn).flags },
-        quiet_ms: u32::try_from(jiffies_to_ms(quiet)).unwrap_or(u32::MAX),
-        reserved: 0,
+        let key = unsafe { (*record).key };
+        let incident = Incident::of_death(now_ns(), key, sk.endpoints(ev.local_port), conn, left, &ev);
+        Incident { srtt_us: tcp.srtt_us(), ..incident }
     });
-    entry.submit(0);
+}
+
+/// Reports a reset of ours that answers data which came after a connection's end, under the same limit.
+#[inline(always)]
+pub fn report_late(closed: &ClosedConnection, record: *mut PairRecord, state: u8, bytes: u32) {
+    let now = now();
+    hand_over(record, now, || {
+        // SAFETY: a live map value.
+        let key = unsafe { (*record).key };
+        Incident::after_end(now_ns(), key, closed, state, bytes, now)
+    });
+}
+
+#[inline(always)]
+fn hand_over(record: *mut PairRecord, now: u32, incident: impl FnOnce() -> Incident) {
+    let Some(totals) = totals() else { return };
+    let counted = if limited(record, now) {
+        // SAFETY: a field of a live map value.
+        unsafe { addr_of_mut!((*totals).incidents_limited) }
+    } else if let Some(mut entry) = INCIDENTS.reserve::<Incident>(0) {
+        entry.write(incident());
+        entry.submit(0);
+        // SAFETY: as above.
+        unsafe { addr_of_mut!((*totals).incidents) }
+    } else {
+        // SAFETY: as above.
+        unsafe { addr_of_mut!((*totals).incidents_lost) }
+    };
     // SAFETY: a field of a live map value.
-    unsafe { add(addr_of_mut!((*totals).incidents), 1) };
+    unsafe { add(counted, 1) };
+}
+
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: no arguments, no side effects.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Counts the report against the pair's limit. Two CPUs at once may let one more through; nothing rests on it.

@@ -1,4 +1,4 @@
-//! Traces resets that this host sends; produces `resets_sent` by cause and FIN-then-RST.
+//! Traces resets that this host sends; produces `resets_sent` by cause, FIN-then-RST, and incidents of late data.
 //!
 //! `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb[, const enum sk_rst_reason reason])`; `sk` may be
 //! null, a mini-socket or a listener, `skb` is null for a reset that no segment provoked. The reason, which kernels
@@ -17,9 +17,13 @@ use finwatch_ebpf::{
 use crate::{
     connections::{find, recall, record_of},
     count::{add, count},
+    incidents::report_late,
     maps::{offset, setting, totals},
-    socket::{Common, load},
+    socket::{Common, length, load},
 };
+
+/// The flag in a segment; its FIN counts one in its length.
+const FIN: u8 = 1;
 
 /// The hook.
 #[btf_tracepoint(function = "tcp_send_reset")]
@@ -27,35 +31,52 @@ pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: *const c_void = ctx.arg(0);
     let skb: *const c_void = ctx.arg(1);
     match Common::new(sk) {
-        Some(sk) => of_socket(sk, skb.is_null()),
+        Some(sk) => of_socket(sk, skb),
         None => no_socket(|| namespace_of(skb)),
     }
     0
 }
 
 #[inline(always)]
-fn of_socket(sk: Common, unprovoked: bool) {
+fn of_socket(sk: Common, skb: *const c_void) {
     match sk.state() {
         LISTEN | NEW_SYN_RECV => no_socket(|| sk.netns()),
-        TIME_WAIT => late(sk, sk.bound_port()),
+        TIME_WAIT => late(sk, sk.bound_port(), skb),
         CLOSE => match sk.tcp() {
-            Some(tcp) => late(sk, tcp.local_port()),
+            Some(tcp) => late(sk, tcp.local_port(), skb),
             None => untracked(),
         },
-        _ => alive(sk, unprovoked),
+        _ => alive(sk, skb.is_null()),
     }
 }
 
 /// The connection is over: its story says what the reset is about.
 #[inline(always)]
-fn late(sk: Common, local_port: u16) {
+fn late(sk: Common, local_port: u16, skb: *const c_void) {
     let Some(closed) = recall(&sk.endpoints(local_port)) else { return untracked() };
     let Some(record) = record_of(&closed) else { return untracked() };
     let cause = cause_after_end(&closed);
     count(record, cause);
-    if cause == Counter::SentDataAfterClose && closed.flags & CONN_LOCAL_FIN != 0 {
+    if cause != Counter::SentDataAfterClose {
+        return;
+    }
+    if closed.flags & CONN_LOCAL_FIN != 0 {
         count(record, Counter::FinThenRstSent);
     }
+    // Where the end itself was due to late data, it has been reported.
+    if closed.cause != Cause::DataAfterClose as u32 {
+        report_late(&closed, record, sk.substate().unwrap_or(CLOSE), data_in(skb));
+    }
+}
+
+/// Data bytes in the segment that a reset answers.
+#[inline(always)]
+fn data_in(skb: *const c_void) -> u32 {
+    if skb.is_null() {
+        return 0;
+    }
+    let flags: u8 = load(skb, offset!(skb_cb) + offset!(segment_flags));
+    length(skb).saturating_sub(u32::from(flags & FIN))
 }
 
 #[inline(always)]

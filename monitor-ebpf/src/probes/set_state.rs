@@ -19,7 +19,7 @@ use finwatch_ebpf::{
         SYN_SENT,
     },
     wire::{
-        CONN_OPENED, Connection, Counter, NO_COUNTER, PairRecord, VERDICT_ANOMALY, VERDICT_FIN_THEN_RST,
+        CONN_OPENED, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord, VERDICT_FIN_THEN_RST,
         VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
     },
 };
@@ -103,7 +103,8 @@ fn connecting(sk: Common, tcp: Tcp) {
     }
     let pair = Pair::opened(sk, tcp);
     if pair.wanted(sk) {
-        track(sk, &pair, Connection::connecting(pair.slot(), sk.bound_port() != 0, &tcp.evidence()));
+        let bound = sk.bound_port() != 0;
+        track(sk, &pair, Connection::connecting(pair.slot(), bound, &tcp.evidence()));
     }
 }
 
@@ -176,12 +177,12 @@ fn ended(sk: Common, old: u8) {
     let Some((conn, record)) = find(sk) else { return };
     let Some(tcp) = sk.tcp() else { return };
     bury(tcp, old, conn);
-    let [cause, bits, ..] = settle(conn, record).to_le_bytes();
+    let [bits, anomaly, ..] = settle(conn, record).to_le_bytes();
     if bits & VERDICT_FOLLOWED != 0 {
-        remember(sk, tcp, conn, record, cause);
+        remember(sk, tcp, conn, record);
     }
-    if bits & VERDICT_ANOMALY != 0 {
-        report(sk, tcp, conn, record, cause);
+    if anomaly != NO_ANOMALY {
+        report(sk, tcp, conn, record, old);
     }
     forget(sk, record);
 }
@@ -196,7 +197,7 @@ fn bury(tcp: Tcp, old: u8, conn: *mut Connection) {
     unsafe { write_volatile(&raw mut conn.verdict, death.verdict()) };
 }
 
-/// Counts what the verdict says. Returns the cause and the `VERDICT_*` bits, lowest bytes first.
+/// Counts what the verdict says. Returns the `VERDICT_*` bits and the anomaly, lowest bytes first.
 #[inline(never)]
 fn settle(conn: *mut Connection, record: *mut PairRecord) -> u32 {
     // SAFETY: a live map value; the socket's lock keeps others away.
@@ -224,7 +225,7 @@ fn settle(conn: *mut Connection, record: *mut PairRecord) -> u32 {
         // SAFETY: a field of a live map value.
         observe_ms(unsafe { addr_of_mut!((*record).connection_duration) }, &DURATION_BOUNDS_MS, ms);
     }
-    u32::from_le_bytes([verdict.cause, verdict.bits, 0, 0])
+    u32::from_le_bytes([verdict.bits, verdict.anomaly, 0, 0])
 }
 
 #[inline(always)]

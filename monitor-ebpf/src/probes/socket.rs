@@ -164,6 +164,12 @@ impl Tcp {
         (!socket.is_null()).then(|| follow(socket as u64, offset!(socket_inode)))
     }
 
+    /// Smoothed round trip time in microseconds.
+    #[inline(always)]
+    pub fn srtt_us(self) -> u32 {
+        load::<u32>(self.0, offset!(srtt_us)) >> 3
+    }
+
     /// Connections that wait for accept().
     #[inline(always)]
     pub fn backlog(self) -> u32 {
@@ -224,8 +230,7 @@ impl Tcp {
         Evidence { data_segs_in: ev.data_segs_in.wrapping_sub(waiting), ..ev }
     }
 
-    /// Whether one of the first segments in the backlog brings data. What TCP notes of a segment begins with `seq` and
-    /// `end_seq`: <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L929-L978>; a FIN alone counts one.
+    /// Whether one of the first segments in the backlog brings data; a FIN alone counts one.
     #[inline(always)]
     fn data_in_backlog(self) -> bool {
         let mut skb: *const c_void = load(self.0, offset!(backlog));
@@ -233,9 +238,7 @@ impl Tcp {
             if skb.is_null() {
                 return false;
             }
-            let seq: u32 = load(skb, offset!(skb_cb));
-            let end_seq: u32 = load(skb, offset!(skb_cb) + 4);
-            if end_seq.wrapping_sub(seq) > 1 {
+            if length(skb) > 1 {
                 return true;
             }
             skb = load(skb, offset!(skb_next));
@@ -270,6 +273,15 @@ impl Tcp {
             done: flags & SOCK_DONE != 0,
         }
     }
+}
+
+/// A segment's length in sequence numbers: its data, and one for a FIN. What TCP notes of a segment begins with `seq` and
+/// `end_seq`: <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L929-L978>.
+#[inline(always)]
+pub fn length(skb: *const c_void) -> u32 {
+    let seq: u32 = load(skb, offset!(skb_cb));
+    let end_seq: u32 = load(skb, offset!(skb_cb) + 4);
+    end_seq.wrapping_sub(seq)
 }
 
 /// [`Tcp::cgroup`] of the full socket at an address, 0 when that cannot be read.

@@ -25,6 +25,9 @@ use crate::{
     walk_tables::{count_socket, hold_port, queue},
 };
 
+/// Set by [`remembered`] in an [`Attribution`] that is known.
+const REMEMBERED: u64 = 1 << 34;
+
 /// `struct bpf_iter__tcp`: what the program is handed.
 #[repr(C)]
 pub struct Context {
@@ -192,14 +195,8 @@ fn listener_key(sk: Common) -> ListenerKey {
 fn time_wait(sk: Common, walk: &mut Walk) -> u32 {
     walk.passing += 1;
     let Some(state) = sk.substate() else { return 0 };
-    let found = match recall(&sk.endpoints(sk.bound_port())) {
-        // A pair that has expired meanwhile is not made anew by what is left of its connections.
-        Some(closed) => Attribution {
-            slot: record_of(&closed).map(|_| closed.slot),
-            opened_here: closed.flags & CONN_PROXY != 0,
-        },
-        None => Attribution::unpack(before(sk, walk)),
-    };
+    let remembered = remembered(sk);
+    let found = Attribution::unpack(if remembered & REMEMBERED == 0 { before(sk, walk) } else { remembered });
     if let Some(slot) = found.slot {
         count_socket(walk.id, slot, state, false);
     }
@@ -207,6 +204,16 @@ fn time_wait(sk: Common, walk: &mut Walk) -> u32 {
         hold_port(walk, sk);
     }
     0
+}
+
+/// What is remembered of it, with [`REMEMBERED`]. A function of its own, since the stack has no room for both a closed
+/// connection and the search for a pair's slot.
+#[inline(never)]
+fn remembered(sk: Common) -> u64 {
+    let Some(closed) = recall(&sk.endpoints(sk.bound_port())) else { return 0 };
+    // A pair that has expired meanwhile is not made anew by what is left of its connections.
+    let slot = record_of(&closed).map(|_| closed.slot);
+    REMEMBERED | Attribution { slot, opened_here: closed.flags & CONN_PROXY != 0 }.pack()
 }
 
 #[inline(never)]

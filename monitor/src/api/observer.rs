@@ -11,7 +11,7 @@ use std::{
 use finwatch_ebpf::{histogram::SLOTS, wire::Histogram};
 
 use crate::{
-    kernel::listeners::{self, Listener, accepting},
+    kernel::listeners::{Listener, Listeners, accepting},
     model::{
         counts::{Counts, Samples},
         families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES},
@@ -30,8 +30,6 @@ use crate::{
 const MAX_PORTS: usize = 256;
 /// The present rate at which ports are taken is that since a mark at least so old.
 const RATE_OVER: Duration = Duration::from_secs(20);
-/// For so long it is taken for known who listens where: finding out means a look at every open file.
-const LISTENERS_FOR: Duration = Duration::from_secs(30);
 
 /// Where observations come from.
 pub struct Sources {
@@ -45,6 +43,8 @@ pub struct Sources {
     pub levels: Option<Arc<dyn LevelSource>>,
     /// Which pairs are shown.
     pub filter: ProcessFilter,
+    /// Who listens on this host.
+    pub listeners: Arc<Listeners>,
 }
 
 /// Remembers how things stood, and tells what happened since.
@@ -52,14 +52,12 @@ pub struct Observer {
     sources: Sources,
     begun: Instant,
     history: Mutex<History>,
-    listeners: Mutex<Option<(Instant, Arc<[Listener]>)>>,
 }
 
 impl Observer {
     /// An observer for which everything begins now.
     pub fn new(sources: Sources) -> Self {
-        let observer =
-            Self { sources, begun: Instant::now(), history: Mutex::default(), listeners: Mutex::default() };
+        let observer = Self { sources, begun: Instant::now(), history: Mutex::default() };
         observer.mark();
         observer
     }
@@ -78,19 +76,6 @@ impl Observer {
         self.history().hand_over(from, to);
     }
 
-    /// Who listens where, as of not long ago.
-    fn listeners(&self) -> Arc<[Listener]> {
-        let mut known = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((at, listeners)) if at.elapsed() < LISTENERS_FOR => listeners.clone(),
-            _ => {
-                let listeners: Arc<[Listener]> = listeners::scan().into();
-                *known = Some((Instant::now(), listeners.clone()));
-                listeners
-            }
-        }
-    }
-
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +84,7 @@ impl Observer {
     pub fn observe(&self, asked: Duration) -> Observation {
         let Sources { pairs, workloads, filter, .. } = &self.sources;
         let snapshot = self.sources.levels.as_ref().and_then(|levels| levels.snapshot());
-        let listeners = self.listeners();
+        let listeners = self.sources.listeners.all();
         let _steady = pairs.steady();
         let now = Instant::now();
         let (since, middle, rate_since) = {
@@ -236,7 +221,7 @@ fn is_here(upstream: &str, accepted: &HashSet<String>) -> bool {
 }
 
 fn listener(listeners: &[Listener], upstream: &str) -> Option<crate::model::observation::Process> {
-    accepting(listeners, upstream.parse().ok()?).cloned()
+    accepting(listeners, None, upstream.parse().ok()?).cloned()
 }
 
 /// What a slot has counted in all.

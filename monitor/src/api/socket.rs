@@ -72,3 +72,23 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_daemon_left_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let Socket { listener, file } = Socket::bind(directory.path()).expect("a socket");
+        drop(listener);
+        std::mem::forget(file);
+        assert!(path(directory.path()).exists());
+        let second = Socket::bind(directory.path()).expect("a socket");
+        let (asked, connected) =
+            tokio::join!(second.listener.accept(), tokio::net::UnixStream::connect(path(directory.path())));
+        assert!(asked.is_ok() && connected.is_ok());
+        drop(second);
+        assert!(!path(directory.path()).exists());
+    }
+}

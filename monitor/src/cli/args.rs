@@ -9,10 +9,11 @@ use serde::Deserialize;
 
 use super::{
     generate::{CompletionsArgs, ManArgs},
+    incidents::IncidentsArgs,
     top::TopArgs,
     triage::TriageArgs,
 };
-use crate::config::value::{Bounded, Directory, EndpointRule, Given, Port, ProcessName};
+use crate::config::value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ pub enum Command {
     Triage(Box<TriageArgs>),
     /// Show this host's pairs live: rates, pools, lost requests, and what is wrong.
     Top(Box<TopArgs>),
+    /// Show each lost request, reset and failed connect with its connection's own timeline.
+    Incidents(Box<IncidentsArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
     /// Print completions for a shell.
@@ -117,6 +120,30 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     pub max_port_series: Option<Given<Bounded<1, 16_384>>>,
 
+    /// Keep this many incidents in memory; the oldest make room. 1 to 1000000, about 1 kB each. [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incidents: Option<Given<Bounded<1, 1_000_000>>>,
+
+    /// Let a pair report this many incidents per second; its counters count all, and what is held back is counted.
+    /// 1 to 1000000. [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incidents_per_second: Option<Given<Bounded<1, 1_000_000>>>,
+
+    /// Also write each incident to this file, as a line of JSON; the owner may write it, the group read it.
+    /// [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Incidents")]
+    pub incident_file: Option<Given<AbsolutePath>>,
+
+    /// Begin a new incident file when it would be larger than this: 1KiB to 1TiB, such as 500KiB or 16MiB.
+    /// [default: 16MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Incidents")]
+    pub incident_file_size: Option<Given<FileSize>>,
+
+    /// Keep this many older incident files beside it, as FILE.1 (the youngest), FILE.2 and so on. 0 to 1000.
+    /// [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Incidents")]
+    pub incident_file_count: Option<Given<Bounded<0, 1000>>>,
+
     /// Where this host accepts connections, show remote addresses of these networks one by one and all others as
     /// "external". Repeatable; replaces the default. [default: private, loopback, link-local and unique local:
     /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 169.254.0.0/16, ::1/128, fe80::/10, fc00::/7]
@@ -167,7 +194,7 @@ pub struct Options {
 
     /// Keep the lock and the socket that other finwatch commands use in this directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<Given<Directory>>,
+    pub run_dir: Option<Given<AbsolutePath>>,
 
     /// The file's word on [`LogArgs::log_level`].
     #[arg(skip)]

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Display,
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -10,16 +11,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{LogArgs, Options};
 use crate::{
     api::{client::Daemon, socket},
     config::{
         Config,
-        value::{Directory, Given},
+        value::{AbsolutePath, Given},
     },
 };
 
+/// Exit status: something was found.
+pub const FOUND: u8 = 1;
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 80;
 /// Longer lines are hard to read.
@@ -36,7 +40,7 @@ pub struct DaemonArgs {
     pub config: Option<PathBuf>,
     /// The daemon's run directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<Given<Directory>>,
+    pub run_dir: Option<Given<AbsolutePath>>,
 }
 
 impl DaemonArgs {
@@ -91,4 +95,23 @@ pub fn print(text: &str, status: ExitCode) -> Result<ExitCode> {
 /// Seconds for a question, at least one.
 pub fn seconds(time: Duration) -> u64 {
     time.as_secs().max(1)
+}
+
+/// Completes with Ctrl-C, which is listened for from the call on. Within a runtime.
+pub fn interrupted() -> impl Future<Output = ()> + Send {
+    let interrupt = signal(SignalKind::interrupt());
+    async move {
+        match interrupt {
+            Ok(mut interrupt) => drop(interrupt.recv().await),
+            // Where signals cannot be had, the time ends it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// A word to whoever waits in front of a terminal.
+pub fn tell(what: impl Display) {
+    if io::stderr().is_terminal() {
+        eprintln!("finwatch: {what}");
+    }
 }

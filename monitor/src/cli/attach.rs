@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use tokio::{task::JoinSet, time};
 
@@ -16,32 +16,38 @@ use crate::{
     config::Config,
     kernel::{
         agent::Agent,
+        listeners::Listeners,
         loader::{Kernel, Options},
         snapshots::Snapshots,
     },
     model::{observation::Observation, source::LevelSource, tally::Tallies},
+    recorder::{
+        Recorder,
+        intake::{Inflow, Intake},
+    },
 };
 
 /// The kernel, watched by this process; dropping it detaches everything.
 pub struct Attached {
     observer: Arc<Observer>,
     begun: Instant,
+    incidents: Inflow,
+    ebpf: Ebpf,
     // Ends its task when it is dropped.
     _upkeep: JoinSet<()>,
-    _ebpf: Ebpf,
 }
 
 impl Attached {
-    /// Attaches, and takes in the connections that are there.
+    /// Attaches, and takes in the connections that are there. Incidents will go to `recorder`.
     ///
     /// # Errors
     /// One sentence with the remedy; nothing stays attached.
-    pub async fn start(config: &Config) -> Result<Self> {
+    pub async fn start(config: &Config, recorder: Arc<Recorder>) -> Result<Self> {
         let config_of_kernel = Options::from(config);
         // Loading, and taking in what is there, block.
         let kernel = tokio::task::spawn_blocking(move || Kernel::start(&config_of_kernel)).await??;
-        let agent = Agent::new(&kernel, config);
-        let Kernel { ebpf, tables, levels, expiry, .. } = kernel;
+        let agent = Agent::new(&kernel, config, recorder.clone());
+        let Kernel { ebpf, tables, incidents, levels, expiry, .. } = kernel;
         let max_age = config.snapshot_age;
         let levels: Option<Arc<dyn LevelSource>> = match levels {
             Some(parts) => {
@@ -50,20 +56,33 @@ impl Attached {
             None => None,
         };
         let workloads = Arc::new(Workloads::new());
+        let listeners = Arc::new(Listeners::default());
+        let intake = Intake::new(recorder, workloads.clone(), listeners.clone(), None);
+        let incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
         let observer = Arc::new(Observer::new(Sources {
             pairs: tables.clone(),
             workloads: workloads.clone(),
             agent: agent.clone(),
             levels: levels.clone(),
             filter: config.processes.clone(),
+            listeners,
         }));
         let begun = Instant::now();
+        tracing::debug!("everything is attached; watching");
         let ttl = config.pair_ttl;
         let mut upkeep = JoinSet::new();
         upkeep.spawn(
             Upkeep { tables, workloads, agent, expiry, ttl, levels, observer: observer.clone() }.run(),
         );
-        Ok(Self { observer, begun, _upkeep: upkeep, _ebpf: ebpf })
+        Ok(Self { observer, begun, incidents, ebpf, _upkeep: upkeep })
+    }
+
+    /// Takes incidents in, for ever; may be dropped at any time and called again.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn take_in(&mut self) -> Result<()> {
+        self.incidents.watch().await.context("cannot read the kernel's incidents")
     }
 
     /// What happened in the last `since`, at most since the start, and how things stand.
@@ -83,21 +102,35 @@ impl Attached {
         let observer = self.observer.clone();
         Ok(tokio::task::spawn_blocking(move || observer.tallies()).await?)
     }
+
+    /// Detaches, and records the incidents that came before.
+    ///
+    /// # Errors
+    /// When the last ones could not be recorded.
+    pub async fn finish(self) -> Result<()> {
+        drop(self.ebpf);
+        self.incidents.finish().await.context("the last incidents were not recorded")
+    }
 }
 
-/// Watches until `end` completes and tells what happened since, but at most for `longest`.
+/// Watches until `end` completes and tells what happened since, but at most for `longest`. Meanwhile incidents go to
+/// `recorder`.
 ///
 /// # Errors
 /// One sentence with the remedy; nothing stays attached.
 pub async fn watch(
     config: &Config,
+    recorder: Arc<Recorder>,
     longest: Duration,
     end: impl Future<Output = ()> + Send,
 ) -> Result<Observation> {
-    let attached = Attached::start(config).await?;
+    let mut attached = Attached::start(config, recorder).await?;
     tokio::select! {
         () = time::sleep(longest) => {}
         () = end => {}
+        result = attached.take_in() => result?,
     }
-    attached.observe(attached.begun.elapsed()).await
+    let observation = attached.observe(attached.begun.elapsed()).await?;
+    attached.finish().await?;
+    Ok(observation)
 }

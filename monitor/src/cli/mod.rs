@@ -5,6 +5,7 @@ pub mod ask;
 pub mod attach;
 pub mod check;
 pub mod generate;
+pub mod incidents;
 pub mod logging;
 pub mod run;
 pub mod top;

@@ -1,13 +1,9 @@
 //! `finwatch run`: the daemon.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf,
-    maps::{MapData, RingBuf},
-};
-use finwatch_ebpf::wire::Incident;
+use aya::Ebpf;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -34,16 +30,20 @@ use crate::{
     },
     kernel::{
         agent::Agent,
+        listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
         rounds::Parts,
         snapshots::Snapshots,
     },
     model::source::LevelSource,
+    recorder::{
+        Recorder,
+        file::IncidentFile,
+        intake::{Inflow, Intake},
+    },
 };
 
-/// Incidents a pair may report per second; its counters count all.
-const INCIDENTS_PER_SECOND: u32 = 10;
 /// Worker threads: the daemon waits most of the time, however many processors there are.
 const THREADS: usize = 2;
 
@@ -79,10 +79,15 @@ async fn daemon(config: Config) -> Result<()> {
         }
         tracing::debug!(hook = hook.name, mode = attached.mode.name(), "attached");
     }
-    let agent = Agent::new(&kernel, &config);
+    let recorder = Arc::new(Recorder::new(config.incidents));
+    let agent = Agent::new(&kernel, &config, recorder.clone());
     let workloads = Arc::new(Workloads::new());
+    let file = config.incident_file.clone().map(IncidentFile::new);
+    let listeners = Arc::new(Listeners::default());
+    let intake = Intake::new(recorder.clone(), workloads.clone(), listeners.clone(), file);
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
     let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
+    let mut incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
     let app = Arc::new(App::starting("connections that were there before are being taken in"));
     let api = Arc::new(Api::default());
     let exporter = Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone());
@@ -95,12 +100,13 @@ async fn daemon(config: Config) -> Result<()> {
             agent: agent.clone(),
             levels: levels.clone(),
             filter: config.processes.clone(),
+            listeners,
         }));
         app.ready(match &levels {
             Some(levels) => exporter.with_levels(levels.clone(), config.max_port_series),
             None => exporter,
         });
-        api.ready(observer.clone());
+        api.ready(observer.clone(), recorder);
         tracing::info!("ready: metrics at http://{address}/metrics");
         notify(&[sd_notify::NotifyState::Ready]);
         Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }.run().await;
@@ -109,13 +115,14 @@ async fn daemon(config: Config) -> Result<()> {
     tokio::select! {
         () = serve(listener, http::router(app.clone()), stop.wait()) => {}
         () = serve(asked, routes::router(api.clone()), std::future::pending()) => {}
-        result = watch_incidents(incidents) => result.context("cannot read the kernel's incidents")?,
+        result = incidents.watch() => result.context("cannot read the kernel's incidents")?,
         () = upkeep => {}
         () = diagnostics => {}
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopped");
     drop(ebpf);
+    incidents.finish().await.context("the last incidents were not recorded")?;
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -141,7 +148,7 @@ impl From<&Config> for Options {
             max_pairs: config.max_pairs,
             max_connections: config.max_connections,
             goodbye_bytes: config.goodbye_bytes,
-            incidents_per_second: INCIDENTS_PER_SECOND,
+            incidents_per_second: config.incidents_per_second,
             proxy_ranges: config.proxy_ranges.clone(),
             include_ports: config.include_ports.clone(),
             exclude_ports: config.exclude_ports.clone(),
@@ -183,30 +190,6 @@ impl Stop {
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell the service manager");
-    }
-}
-
-/// Takes incidents from the ring buffer as they come.
-async fn watch_incidents(ring: RingBuf<MapData>) -> io::Result<()> {
-    // SAFETY: the ring buffer owns its descriptor and keeps it open.
-    let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-    loop {
-        let mut guard = ring.readable_mut().await?;
-        while let Some(item) = guard.get_inner_mut().next() {
-            if item.len() == size_of::<Incident>() {
-                // SAFETY: the kernel's side writes this type, integers only; its alignment is not relied upon.
-                let incident = unsafe { item.as_ptr().cast::<Incident>().read_unaligned() };
-                tracing::debug!(
-                    cause = incident.cause,
-                    port = incident.key.port,
-                    quiet_ms = incident.quiet_ms,
-                    sent = incident.bytes_sent,
-                    received = incident.bytes_received,
-                    "incident"
-                );
-            }
-        }
-        guard.clear_ready();
     }
 }
 

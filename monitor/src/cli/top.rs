@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal as _},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{self, MissedTickBehavior},
+    time::{self, Interval, MissedTickBehavior},
 };
 
 use super::{
@@ -26,6 +27,8 @@ use crate::{
     api::client::{AskError, Daemon},
     config::{Config, value::Given},
     kernel::rights,
+    model::incident::IncidentFilter,
+    recorder::Recorder,
     top::{
         draw::draw,
         state::{Reading, State},
@@ -77,7 +80,7 @@ pub fn run(log: LogArgs, args: &TopArgs) -> Result<ExitCode> {
 /// Who is asked.
 enum Source {
     Daemon(Daemon),
-    Attached(Attached),
+    Attached(Box<Attached>, Arc<Recorder>),
 }
 
 /// Why there is no reading.
@@ -92,10 +95,26 @@ impl Source {
         match daemon.ask::<serde::de::IgnoredAny>("/tallies").await {
             Ok(_) => Ok((Self::Daemon(daemon), "daemon")),
             Err(AskError::NoDaemon(_)) if rights::missing().is_empty() => {
-                Ok((Self::Attached(Attached::start(config).await?), "no daemon, watching by itself"))
+                let recorder = Arc::new(Recorder::new(config.incidents));
+                let attached = Box::new(Attached::start(config, recorder.clone()).await?);
+                Ok((Self::Attached(attached, recorder), "no daemon, watching by itself"))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Until the next reading is due: where nobody else does, incidents are taken in meanwhile.
+    async fn wait(&mut self, ticks: &mut Interval) -> Result<()> {
+        match self {
+            Self::Daemon(_) => {
+                ticks.tick().await;
+            }
+            Self::Attached(attached, _) => tokio::select! {
+                _ = ticks.tick() => {}
+                result = attached.take_in() => result?,
+            },
+        }
+        Ok(())
     }
 
     async fn read(&self, since: Duration) -> Result<Reading, Problem> {
@@ -104,17 +123,20 @@ impl Source {
                 let read = async {
                     let tallies = daemon.ask("/tallies").await?;
                     let question = format!("/observation?since={}", seconds(since));
-                    Ok(Reading { tallies, observation: daemon.ask(&question).await? })
+                    let incidents = daemon.ask(&format!("/incidents?since={}", seconds(since))).await?;
+                    Ok(Reading { tallies, incidents, observation: daemon.ask(&question).await? })
                 };
                 read.await.map_err(|error: AskError| match error {
                     AskError::NoDaemon(_) => Problem { text: "daemon gone, retrying".into(), gone: true },
                     error => Problem { text: format!("no answer, retrying: {error}"), gone: false },
                 })
             }
-            Self::Attached(attached) => {
+            Self::Attached(attached, recorder) => {
                 let read = async {
+                    let kept = recorder.latest(&IncidentFilter::default());
+                    let incidents = kept.iter().map(|record| (**record).clone()).collect();
                     let tallies = attached.tallies().await?;
-                    Ok(Reading { tallies, observation: attached.observe(since).await? })
+                    Ok(Reading { tallies, incidents, observation: attached.observe(since).await? })
                 };
                 read.await.map_err(|error: anyhow::Error| Problem { text: error.to_string(), gone: false })
             }
@@ -126,7 +148,7 @@ async fn show(args: &TopArgs, config: &Config) -> Result<()> {
     let interval = args.interval.as_ref().map_or(INTERVAL, |interval| interval.0);
     let since = args.since.as_ref().map_or(SINCE, |since| since.0);
     let mut end = End::new()?;
-    let (source, name) = Source::find(config).await?;
+    let (mut source, name) = Source::find(config).await?;
     let about = format!(
         "{name}, every {}, window {}",
         humantime::format_duration(interval),
@@ -138,8 +160,11 @@ async fn show(args: &TopArgs, config: &Config) -> Result<()> {
         let mut ticks = time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            if sender.send(source.read(since).await).await.is_err() {
+            let reading = match source.wait(&mut ticks).await {
+                Ok(()) => source.read(since).await,
+                Err(error) => Err(Problem { text: error.to_string(), gone: false }),
+            };
+            if sender.send(reading).await.is_err() {
                 return;
             }
         }

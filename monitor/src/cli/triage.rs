@@ -1,15 +1,15 @@
 //! `finwatch triage`: what is wrong, why, and what to change.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
-use tokio::{signal::ctrl_c, time};
+use tokio::time;
 
 use super::{
     args::LogArgs,
-    ask::{DaemonArgs, color, daemon, print, runtime, seconds, width},
+    ask::{DaemonArgs, FOUND, color, daemon, interrupted, print, runtime, seconds, tell, width},
     attach, logging,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     config::{Config, value::Given},
     kernel::rights,
     model::observation::Observation,
+    recorder::Recorder,
     triage::{
         finding::Finding,
         findings,
@@ -31,8 +32,6 @@ use crate::{
 const SINCE: Duration = Duration::from_mins(15);
 /// How long is watched without a daemon.
 const WATCH: Duration = Duration::from_secs(30);
-/// Exit status: something is wrong.
-const FOUND: u8 = 1;
 
 /// Flags of `finwatch triage`.
 #[derive(Clone, Debug, Args)]
@@ -119,7 +118,7 @@ async fn by_ourselves(
         daemon.path().display(),
         longest.as_secs()
     ));
-    attach::watch(config, longest, interrupted()).await
+    attach::watch(config, Arc::new(Recorder::new(config.incidents)), longest, interrupted()).await
 }
 
 async fn wait(watch: Duration) {
@@ -127,19 +126,5 @@ async fn wait(watch: Duration) {
     tokio::select! {
         () = time::sleep(watch) => {}
         () = interrupted() => {}
-    }
-}
-
-async fn interrupted() {
-    // Where signals cannot be had, the time ends it.
-    if ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// A word to whoever waits in front of a terminal.
-fn tell(what: impl std::fmt::Display) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("finwatch: {what}");
     }
 }

@@ -29,6 +29,8 @@ fn nothing_is_required() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:9778");
     assert_eq!((config.max_pairs, config.max_connections, config.goodbye_bytes), (4096, 131_072, 80));
     assert_eq!(config.pair_ttl, Duration::from_hours(1));
+    assert_eq!((config.incidents, config.incidents_per_second), (1024, 10));
+    assert_eq!(config.incident_file, None);
     assert_eq!(config.netns, Netns::All);
     assert_eq!(config.run_dir, Path::new("/run/finwatch"));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Text));
@@ -78,6 +80,11 @@ fn every_key_can_stand_in_the_file() {
             max-connections = 2048
             snapshot-age = "10s"
             max-port-series = 100
+            incidents = 50
+            incidents-per-second = 3
+            incident-file = "/var/log/finwatch/incidents.jsonl"
+            incident-file-size = "2MiB"
+            incident-file-count = 7
             proxy-ranges = ["192.0.2.0/24"]
             include-port = [80, 443]
             exclude-port = [22]
@@ -103,6 +110,9 @@ fn every_key_can_stand_in_the_file() {
         (Netns::Host, LogLevel::Debug, LogFormat::Json)
     );
     assert_eq!((config.include_ports, config.exclude_ports), (vec![80, 443], vec![22]));
+    assert_eq!((config.incidents, config.incidents_per_second), (50, 3));
+    let path = "/var/log/finwatch/incidents.jsonl".into();
+    assert_eq!(config.incident_file, Some(FileOptions { path, size: 2 << 20, count: 7 }));
     assert_eq!(config.no_request_rules.len(), 2);
     assert!(config.processes.include.contains("nginx") && config.processes.exclude.contains("curl"));
     assert_eq!(config.proxy_ranges, vec!["192.0.2.0/24".parse().unwrap()]);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::{
     Deserialize, Deserializer,
@@ -212,11 +213,11 @@ impl Value for ProcessName {
     }
 }
 
-/// A directory, named from the root.
+/// A file or directory, named from the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directory(pub PathBuf);
+pub struct AbsolutePath(pub PathBuf);
 
-impl Value for Directory {
+impl Value for AbsolutePath {
     const TOML: Toml = Toml::Text;
 
     fn expected() -> String {
@@ -224,7 +225,24 @@ impl Value for Directory {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Some(Self(PathBuf::from(text))).filter(|directory| directory.0.is_absolute())
+        Some(Self(PathBuf::from(text))).filter(|path| path.0.is_absolute())
+    }
+}
+
+/// The size of a file in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSize(pub u64);
+
+impl Value for FileSize {
+    const TOML: Toml = Toml::Text;
+
+    fn expected() -> String {
+        "a size from 1KiB to 1TiB, such as 500KiB or 16MiB".into()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let ByteSize(bytes) = text.parse().ok()?;
+        (bytesize::KIB..=bytesize::TIB).contains(&bytes).then_some(Self(bytes))
     }
 }
 
@@ -261,6 +279,17 @@ mod tests {
         assert_eq!(parse("0"), None);
         assert_eq!(parse("10.0.0.1"), None);
         assert_eq!(parse("web:443"), None);
+    }
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        let parse = |text| <FileSize as Value>::parse(text).map(|size| size.0);
+        assert_eq!(parse("16MiB"), Some(16 << 20));
+        assert_eq!(parse("2MB"), Some(2_000_000));
+        assert_eq!(parse("1KiB"), Some(1024));
+        assert_eq!(parse("1023"), None);
+        assert_eq!(parse("2TiB"), None);
+        assert_eq!(parse("much"), None);
     }
 
     #[test]

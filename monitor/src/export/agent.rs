@@ -35,7 +35,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Totals, &Age
 }
 
 /// The families of one sample without labels.
-static PLAIN: [Plain; 17] = [
+static PLAIN: [Plain; 18] = [
     gauge("pairs", "Pairs that have a record of their own.", |totals, _| totals.pairs),
     gauge("pairs_limit", "Pairs there is room for.", |_, agent| agent.pairs_limit),
     counter(
@@ -90,6 +90,11 @@ static PLAIN: [Plain; 17] = [
     counter("incidents_limited_total", "Incidents held back by the limit per pair.", |totals, _| {
         totals.incidents_limited
     }),
+    counter(
+        "incident_file_errors_total",
+        "Incidents that could not be written to the incident file; they are kept in memory.",
+        |_, agent| agent.incident_file_errors,
+    ),
     gauge(
         "config_last_reload_successful",
         "1 if the configuration was accepted when last read.",

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::Config,
     model::source::{AgentSource, AgentState, HookState},
+    recorder::Recorder,
 };
 
 /// What is known when everything is attached, and the counts that grow afterwards.
@@ -20,11 +21,12 @@ pub struct Agent {
     limits: AgentState,
     programs: Programs,
     pairs_expired: AtomicU64,
+    recorder: Arc<Recorder>,
 }
 
 impl Agent {
     /// The state of `kernel` under `config`.
-    pub fn new(kernel: &Kernel, config: &Config) -> Arc<Self> {
+    pub fn new(kernel: &Kernel, config: &Config, recorder: Arc<Recorder>) -> Arc<Self> {
         let hooks = kernel
             .hooks
             .iter()
@@ -40,6 +42,7 @@ impl Agent {
             },
             programs: Programs::of(&kernel.ebpf),
             pairs_expired: AtomicU64::new(0),
+            recorder,
         })
     }
 
@@ -53,6 +56,7 @@ impl AgentSource for Agent {
     fn state(&self) -> AgentState {
         AgentState {
             pairs_expired: self.pairs_expired.load(Ordering::Relaxed),
+            incident_file_errors: self.recorder.file_errors(),
             programs: self.programs.statistics(),
             ..self.limits.clone()
         }

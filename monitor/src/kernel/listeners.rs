@@ -1,51 +1,91 @@
-//! Who listens where on this host, from `/proc`: asked for by readers, never during a scrape.
+//! Who listens where on this host, from `/proc`: asked for by readers and incidents, never during a scrape.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fs::{self, File},
+    collections::{HashMap, HashSet},
+    fs::File,
     io::{BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::MetadataExt as _,
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::{
-    namespaces::processes,
-    processes::{process_name, sockets},
+    namespaces::{inode, processes},
+    processes::{printed_name, sockets},
 };
 use crate::model::observation::Process;
 
-/// The state LISTEN as `/proc/net/tcp` prints it.
+/// For so long an answer stands: finding out means a look at every open file.
+const KEPT: Duration = Duration::from_secs(30);
+/// Where the answer is that nobody listens, it stands for so long.
+const DOUBTED: Duration = Duration::from_secs(5);
+/// What `/proc/net/tcp` calls LISTEN; listening sockets come first in it.
 const LISTEN: &str = "0A";
 
 /// A listening socket and who holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
+    /// The inode number of its network namespace.
+    pub netns: u32,
     /// Where it listens; IPv4-mapped IPv6 is IPv4.
     pub address: SocketAddr,
     /// The holder with the lowest number: of a master and its workers, the master.
     pub process: Process,
 }
 
-/// All listening sockets of all network namespaces that have a process. Costs a look at every open file.
-pub fn scan() -> Vec<Listener> {
-    let mut found: BTreeMap<u32, std::path::PathBuf> = BTreeMap::new();
-    found.extend(processes().filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, path))));
+/// Who listens where, as of not long ago.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    known: Mutex<Option<(Instant, Arc<[Listener]>)>>,
+}
+
+impl Listeners {
+    /// All listening sockets. Looks at every open file, if the last look is old.
+    pub fn all(&self) -> Arc<[Listener]> {
+        self.as_of(KEPT)
+    }
+
+    /// The process that accepts connections to this address, in this namespace where it is known.
+    pub fn accepting(&self, netns: Option<u32>, address: SocketAddr) -> Option<Process> {
+        accepting(&self.all(), netns, address)
+            .cloned()
+            .or_else(|| accepting(&self.as_of(DOUBTED), netns, address).cloned())
+    }
+
+    fn as_of(&self, age: Duration) -> Arc<[Listener]> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((at, listeners)) if at.elapsed() < age => listeners.clone(),
+            _ => {
+                let listeners: Arc<[Listener]> = scan().into();
+                *known = Some((Instant::now(), listeners.clone()));
+                listeners
+            }
+        }
+    }
+}
+
+/// All listening sockets of all network namespaces that have a process.
+fn scan() -> Vec<Listener> {
+    let mut found: Vec<_> =
+        processes().filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, path))).collect();
+    found.sort_unstable();
     let mut namespaces = HashSet::new();
     let mut addresses = HashMap::new();
-    for process in found.values() {
-        let Ok(namespace) = fs::metadata(process.join("ns/net")) else { continue };
-        if namespaces.insert(namespace.ino()) {
-            addresses.extend(
-                ["net/tcp", "net/tcp6"].into_iter().flat_map(|table| listening(&process.join(table))),
-            );
-        }
+    for (_, process) in &found {
+        let Some(netns) = inode(&process.join("ns/net")).filter(|netns| namespaces.insert(*netns)) else {
+            continue;
+        };
+        let tables = ["net/tcp", "net/tcp6"].into_iter().flat_map(|table| listening(&process.join(table)));
+        addresses.extend(tables.map(|(socket, address)| (socket, (netns, address))));
     }
     let mut listeners = Vec::new();
     for (pid, path) in found {
-        for inode in sockets(&path) {
-            if let Some(address) = addresses.remove(&inode) {
-                listeners.push(Listener { address, process: Process { name: process_name(&path), pid } });
+        for socket in sockets(&path) {
+            if let Some((netns, address)) = addresses.remove(&socket) {
+                let process = Process { name: printed_name(&path), pid };
+                listeners.push(Listener { netns, address, process });
             }
         }
     }
@@ -88,9 +128,11 @@ fn ip(hex: &str) -> Option<IpAddr> {
 }
 
 /// Who accepts connections to `upstream`, an address of this host: who listens on just that address, else on all
-/// addresses. `None` where nobody does, or where several namespaces have somebody who does.
-pub fn accepting(listeners: &[Listener], upstream: SocketAddr) -> Option<&Process> {
-    let of_port = || listeners.iter().filter(|listener| listener.address.port() == upstream.port());
+/// addresses. `None` where nobody does, or where it may be this process or that.
+pub fn accepting(listeners: &[Listener], netns: Option<u32>, upstream: SocketAddr) -> Option<&Process> {
+    let inside = |listener: &&Listener| netns.is_none_or(|netns| listener.netns == netns);
+    let of_port =
+        || listeners.iter().filter(inside).filter(|listener| listener.address.port() == upstream.port());
     let exact = of_port().filter(|listener| listener.address.ip() == upstream.ip());
     let any = of_port().filter(|listener| {
         let ip = listener.address.ip();
@@ -110,14 +152,16 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::kernel::loader::own_netns;
 
     #[test]
     fn our_own_listener_is_ours() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let listeners = scan();
-        let found = accepting(&listeners, address).expect("it is found");
+        let found = accepting(&listeners, Some(own_netns()), address).expect("it is found");
         assert_eq!(found.pid, std::process::id());
+        assert_eq!(accepting(&listeners, Some(1), address), None, "another namespace");
     }
 
     #[test]
@@ -134,11 +178,12 @@ mod tests {
     #[test]
     fn the_exact_address_wins_and_ambiguity_is_unknown() {
         let listener = |address: &str, name: &str, pid| Listener {
+            netns: 1,
             address: address.parse().expect("an address"),
             process: Process { name: name.into(), pid },
         };
         let asked = "127.0.0.1:3000".parse().expect("an address");
-        let pid = |listeners: &[Listener]| accepting(listeners, asked).map(|process| process.pid);
+        let pid = |listeners: &[Listener]| accepting(listeners, None, asked).map(|process| process.pid);
         assert_eq!(pid(&[listener("0.0.0.0:3000", "a", 1), listener("127.0.0.1:3000", "b", 2)]), Some(2));
         assert_eq!(pid(&[listener("[::]:3000", "a", 1), listener("127.0.0.1:3001", "b", 2)]), Some(1));
         assert_eq!(pid(&[listener("0.0.0.0:3000", "a", 1), listener("0.0.0.0:3000", "b", 2)]), None);

@@ -58,7 +58,7 @@ fn mounted() -> Vec<PathBuf> {
 }
 
 /// The inode number of the namespace that a path leads to.
-fn inode(path: &Path) -> Option<u32> {
+pub(super) fn inode(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 

@@ -6,7 +6,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use finwatch_ebpf::{levels::Process, wire::COMM_LEN};
 
 use super::namespaces;
-use crate::model::labels;
+use crate::model::labels::process_name;
 
 /// What newer Node.js calls its main thread, whatever the program.
 const GENERIC: &str = "MainThread";
@@ -56,13 +56,23 @@ impl Processes {
     }
 }
 
-/// The inode numbers of the sockets that a process has open.
+/// The inode numbers of the sockets that a process holds.
 pub(super) fn sockets(process: &Path) -> impl Iterator<Item = u64> {
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     files.filter_map(|file| {
         let target = fs::read_link(file.path()).ok()?;
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     })
+}
+
+/// The name of the process `pid` as labels print it; empty when it is gone.
+pub fn name_of(pid: u32) -> String {
+    printed_name(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// A process's name as labels print it.
+pub(super) fn printed_name(process: &Path) -> String {
+    process_name(&name(process))
 }
 
 /// The thread group leader's name; the executable's where that name says nothing.
@@ -74,11 +84,6 @@ fn name(process: &Path) -> [u8; COMM_LEN] {
         .flatten()
         .and_then(|path| path.file_name().map(|name| name.as_bytes().to_owned()));
     padded(executable.as_deref().unwrap_or(comm))
-}
-
-/// The same as text.
-pub(super) fn process_name(process: &Path) -> String {
-    labels::process_name(&name(process))
 }
 
 /// Cut as the kernel cuts it: the last byte is always 0.

@@ -122,7 +122,7 @@ pub fn groups(pairs: &dyn PairSource, workloads: &dyn WorkloadSource, filter: &P
 }
 
 /// The labels of one record.
-fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
+pub fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
     let side = Side::of(key);
     if key.flags & KEY_FOLDED != 0 {
         return Labels { side, proxy: FOLDED.into(), upstream: FOLDED.into(), workload: String::new() };

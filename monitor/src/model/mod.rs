@@ -4,6 +4,7 @@ pub mod counts;
 pub mod families;
 pub mod forecast;
 pub mod history;
+pub mod incident;
 pub mod labels;
 pub mod levels;
 pub mod observation;

@@ -78,6 +78,8 @@ pub struct AgentState {
     pub tracked_connections_limit: u64,
     /// Closed connections the map has room for; it holds the newest.
     pub closed_connections_limit: u64,
+    /// Incidents that could not be written to the incident file.
+    pub incident_file_errors: u64,
     /// What the kernel says about each program.
     pub programs: Vec<ProgramStats>,
     /// Each hook, and how much of it works.

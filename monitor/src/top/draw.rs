@@ -35,7 +35,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, color: bool) {
         frame.render_widget(verdict_of(&shown.findings, color), headline);
         draw_graphs(frame, shown, graphs);
         match (state.view(), state.selected_row()) {
-            (View::Detail(line), Some(row)) => detail::draw(frame, row, line, body),
+            (View::Detail(line), Some(row)) => detail::draw(frame, row, &shown.incidents, line, body),
             _ => table::draw(frame, state, shown, body),
         }
     }

@@ -8,7 +8,7 @@ use super::{
     rows::{Column, Order, Row, rows},
 };
 use crate::{
-    model::{labels::Labels, observation::Observation, tally::Tallies},
+    model::{incident::IncidentRecord, labels::Labels, observation::Observation, tally::Tallies},
     triage::{finding::Finding, findings},
 };
 
@@ -19,6 +19,8 @@ pub struct Reading {
     pub observation: Observation,
     /// What every pair has counted in all.
     pub tallies: Tallies,
+    /// The incidents that are kept, oldest first.
+    pub incidents: Vec<IncidentRecord>,
 }
 
 /// What lies over the table.
@@ -65,6 +67,8 @@ pub struct Shown {
     pub rows: Vec<Row>,
     /// The rates as they were then.
     pub rates: Rates,
+    /// The incidents that are kept, oldest first.
+    pub incidents: Vec<IncidentRecord>,
 }
 
 impl State {
@@ -84,6 +88,7 @@ impl State {
             findings: findings(&reading.observation),
             observation: reading.observation,
             rows: Vec::new(),
+            incidents: reading.incidents,
             rates: self.rates.clone(),
         });
         self.arrange();

@@ -1,5 +1,7 @@
 //! What a rule says about an observation. Part of the API's format.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::kinds::Kind;
@@ -70,6 +72,23 @@ pub struct Confidence {
     pub reason: String,
 }
 
+impl Confidence {
+    /// The kernel shows it.
+    pub fn high(reason: &str) -> Self {
+        Self { level: Level::High, reason: reason.into() }
+    }
+
+    /// The likely reading.
+    pub fn medium(reason: &str) -> Self {
+        Self { level: Level::Medium, reason: reason.into() }
+    }
+
+    /// One reading of several.
+    pub fn low(reason: &str) -> Self {
+        Self { level: Level::Low, reason: reason.into() }
+    }
+}
+
 /// How sure a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -135,6 +154,27 @@ pub struct Harm {
     pub connects_failed: u64,
     /// In how many seconds connects will fail, where that can be told.
     pub seconds_left: Option<f64>,
+}
+
+impl Harm {
+    /// Requests are lost.
+    pub const fn lost(requests: u64) -> Self {
+        Self { requests_lost: requests, ..Self::none(HarmClass::LostRequests) }
+    }
+
+    /// Nothing that can be counted.
+    pub const fn none(class: HarmClass) -> Self {
+        Self { class, requests_lost: 0, connects_failed: 0, seconds_left: None }
+    }
+
+    /// The order of findings: by class, then what costs most.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let soonest = |harm: &Self| harm.seconds_left.unwrap_or(f64::INFINITY);
+        (self.class.cmp(&other.class))
+            .then(other.requests_lost.cmp(&self.requests_lost))
+            .then(other.connects_failed.cmp(&self.connects_failed))
+            .then(soonest(self).total_cmp(&soonest(other)))
+    }
 }
 
 /// Kinds of harm, the worst first.

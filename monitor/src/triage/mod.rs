@@ -1,14 +1,48 @@
 //! From an observation to findings: pure rules, without I/O.
 
+pub mod explanation;
+pub mod facts;
 pub mod finding;
+pub mod fingerprints;
+pub mod idle;
 pub mod kinds;
+mod layout;
+pub mod looked_at;
+mod pairs_table;
+pub mod remedies;
 pub mod report;
+mod rules;
+#[cfg(test)]
+mod tests;
 
 use crate::model::observation::Observation;
-use finding::Finding;
+use finding::{Finding, Subject};
+use kinds::Kind;
 
-/// Everything that is wrong, worst first; where nothing is, one finding that says what was looked at.
+/// Everything that is wrong, worst first; where nothing is, a finding that says what was looked at.
 pub fn findings(observation: &Observation) -> Vec<Finding> {
-    let _ = observation;
-    Vec::new()
+    let mut findings = rules::all(observation);
+    drop_views_of_the_same(&mut findings);
+    if !findings.iter().any(Finding::is_trouble) {
+        findings.push(looked_at::nothing_wrong(observation));
+    }
+    findings.sort_by(|a, b| a.harm.order(&b.harm));
+    findings
+}
+
+/// Where both ends are on this host, the upstream's view of a race says nothing that the proxy's does not.
+fn drop_views_of_the_same(findings: &mut Vec<Finding>) {
+    let upstream_of = |finding: &Finding| match &finding.subject {
+        Subject::Pair(labels) => Some(labels.upstream.clone()),
+        _ => None,
+    };
+    let races: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.kind == Kind::KeepAliveRace)
+        .filter_map(upstream_of)
+        .collect();
+    findings.retain(|finding| {
+        let told = upstream_of(finding).is_some_and(|upstream| races.contains(&upstream));
+        finding.kind != Kind::OwnSideCloses || !told
+    });
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::harness::{
-    can_run, daemon,
+    can_run, daemon, incidents,
     lab::{FAMILIES, Family, Lab, address, own_port},
     metrics::{Scrape, Side},
     netns, process_name, trace,
@@ -141,6 +141,7 @@ fn run_one(sequence: &Sequence, family: Family) -> Real {
 /// What is not as it should be, by family and end; empty when all is.
 fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> String {
     let text = daemon::shared().text();
+    let records = daemon::shared().incidents();
     let name = process_name();
     let mut wrong = Vec::new();
     for (family, outcome) in runs {
@@ -160,6 +161,12 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             let proxy = if end.side == Side::Proxy { &name } else { &remote };
             let (wanted, counted) = end.here();
             let mut found = scrape.differences(end.side, &upstream, proxy, &counted);
+            let (recorded, anomalies) =
+                (incidents::causes(&records, end.side, &upstream), incidents::expected(&counted));
+            if recorded != anomalies {
+                found.push(format!("incidents are {recorded:?}, should be {anomalies:?}"));
+            }
+            found.extend(incidents::of_pair(&records, end.side, &upstream).flat_map(incidents::wrong));
             let path = trace::path(end.side, real.upstream);
             if path.as_ref().is_some_and(|path| *path != wanted) {
                 found.push(format!("transitions should be {wanted}"));

@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::graph;
 use crate::{
-    model::{counts::Samples, families::COUNTER_FAMILIES},
+    model::{counts::Samples, families::COUNTER_FAMILIES, incident::IncidentRecord},
     top::{
         rates::Rate,
         rows::{Row, per_second},
@@ -25,8 +25,17 @@ const BAR: u64 = 24;
 /// Columns of a graph.
 const GRAPH: usize = 40;
 
-pub(super) fn draw(frame: &mut Frame<'_>, row: &Row, scrolled: usize, area: Rect) {
-    let (who, what) = (left(row), right(row));
+/// Incidents that are shown, the last ones.
+const INCIDENTS: usize = 3;
+
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    row: &Row,
+    incidents: &[IncidentRecord],
+    scrolled: usize,
+    area: Rect,
+) {
+    let (who, what) = (left(row), right(row, incidents));
     if area.width >= WIDE {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(2).areas(area);
         page(frame, who, scrolled, left);
@@ -77,7 +86,7 @@ fn left(row: &Row) -> Vec<Line<'static>> {
     lines
 }
 
-fn right(row: &Row) -> Vec<Line<'static>> {
+fn right(row: &Row, incidents: &[IncidentRecord]) -> Vec<Line<'static>> {
     let pair = &row.pair;
     let histograms = [
         ("idle when the peer closed", &pair.peer_close_idle),
@@ -85,7 +94,13 @@ fn right(row: &Row) -> Vec<Line<'static>> {
         ("idle before lost requests", &pair.lost_request_idle),
     ];
     let some = histograms.into_iter().filter(|(_, samples)| samples.count > 0);
-    some.flat_map(|(name, samples)| histogram(name, samples, &IDLE_BOUNDS_MS)).collect()
+    let histograms = some.flat_map(|(name, samples)| histogram(name, samples, &IDLE_BOUNDS_MS));
+    let of_pair = incidents.iter().rev().filter(|record| record.pair == pair.labels).take(INCIDENTS);
+    let told: Vec<Line<'_>> = of_pair
+        .flat_map(|record| record.to_string().lines().map(|line| line.to_owned().into()).collect::<Vec<_>>())
+        .collect();
+    let title = (!told.is_empty()).then(|| Line::from("last incidents, the newest first").bold());
+    histograms.chain(title).chain(told).collect()
 }
 
 /// A heading and what is above 0; nothing where all is 0.

@@ -101,9 +101,13 @@ pub(crate) fn screen() -> State {
         [(2.0, 100, 0), (4.0, 104, 0), (6.0, 130, 2), (8.0, 132, 8), (10.0, 140, 8)]
     {
         let tallies = tallies(watched, opened, resets);
-        state.read(Reading { observation: observation(), tallies });
+        state.read(reading(observation(), tallies));
     }
     state
+}
+
+fn reading(observation: Observation, tallies: Tallies) -> Reading {
+    Reading { observation, tallies, incidents: Vec::new() }
 }
 
 pub(crate) fn press(state: &mut State, codes: &[KeyCode]) -> bool {
@@ -151,14 +155,10 @@ fn escape_goes_back_and_then_out() {
 fn a_pause_holds_the_screen_but_not_the_counting() {
     let mut state = screen();
     press(&mut state, &[KeyCode::Char('p')]);
-    let reading = |watched, opened| Reading {
-        observation: Observation::default(),
-        tallies: tallies(watched, opened, 8),
-    };
-    state.read(reading(12.0, 150));
+    state.read(reading(Observation::default(), tallies(12.0, 150, 8)));
     assert_eq!(proxies(&state).len(), 2, "what was shown stays");
     press(&mut state, &[KeyCode::Char(' ')]);
-    state.read(Reading { observation: observation(), tallies: tallies(14.0, 152, 8) });
+    state.read(reading(observation(), tallies(14.0, 152, 8)));
     let rows = &state.shown.as_ref().expect("readings came").rows;
     let opened: Vec<f64> = rows[0].rates.iter().map(|rate| rate.opened).collect();
     assert_eq!(opened, [2.0, 13.0, 1.0, 4.0, 5.0, 1.0]);
@@ -170,7 +170,7 @@ fn a_daemon_that_is_gone_leaves_the_last_reading_in_sight() {
     state.fail("daemon gone".into(), true);
     assert_eq!(proxies(&state).len(), 2);
     // Another run that has counted more in less time than the last: no difference of two runs is shown.
-    state.read(Reading { observation: observation(), tallies: tallies(60.0, 9_999, 9) });
+    state.read(reading(observation(), tallies(60.0, 9_999, 9)));
     assert!(state.problem.is_none());
     assert!(state.shown.as_ref().expect("readings came").rows[0].rates.is_empty());
 }

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use finwatch::model::incident::IncidentRecord;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -19,6 +20,7 @@ use nix::{
 
 use super::{metrics::Scrape, until};
 
+const INCIDENT_FILE: &str = "incidents.jsonl";
 const BINARY: &str = env!("CARGO_BIN_EXE_finwatch");
 
 /// A running daemon; dropping it ends it.
@@ -35,7 +37,7 @@ pub(crate) struct Daemon {
 /// The one that all sequences share.
 pub(crate) fn shared() -> &'static Daemon {
     static SHARED: OnceLock<Daemon> = OnceLock::new();
-    SHARED.get_or_init(|| Daemon::start(&[]))
+    SHARED.get_or_init(|| Daemon::start(&["--incidents-per-second", "1000000"]))
 }
 
 /// A port nobody listens on.
@@ -79,6 +81,7 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
+        command.arg("--incident-file").arg(directory.path().join(INCIDENT_FILE));
         let (pid, ended) = spawn(command, directory.path().join("output"));
         let daemon = Self { address, pid, directory, ended: Mutex::new(ended) };
         until("the daemon is ready", || {
@@ -101,6 +104,37 @@ impl Daemon {
 
     fn output_path(&self) -> PathBuf {
         self.directory.path().join("output")
+    }
+
+    /// Where it writes incidents.
+    pub(crate) fn incident_file(&self) -> PathBuf {
+        self.directory.path().join(INCIDENT_FILE)
+    }
+
+    /// The files it has written incidents to.
+    pub(crate) fn incident_files(&self) -> Vec<PathBuf> {
+        let is_one = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(INCIDENT_FILE))
+        };
+        let entries = fs::read_dir(self.directory.path()).expect("the run directory").flatten();
+        entries.map(|entry| entry.path()).filter(is_one).collect()
+    }
+
+    /// The incidents it has written, by number; panics where a whole line is no record.
+    pub(crate) fn incidents(&self) -> Vec<IncidentRecord> {
+        let texts =
+            self.incident_files().into_iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+        let mut records: Vec<IncidentRecord> = texts
+            .flat_map(|text| {
+                // The last line may just be being written.
+                let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole).to_owned();
+                let record =
+                    |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                whole.lines().map(record).collect::<Vec<_>>()
+            })
+            .collect();
+        records.sort_by_key(|record| record.id);
+        records
     }
 
     /// The exposition.

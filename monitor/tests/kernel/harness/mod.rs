@@ -1,6 +1,7 @@
 //! What the tests stand on: the daemon, its metrics, namespaces, a crafted peer, the kernel's own account of transitions.
 
 pub(crate) mod daemon;
+pub(crate) mod incidents;
 pub(crate) mod lab;
 pub(crate) mod metrics;
 pub(crate) mod netns;
