@@ -16,4 +16,5 @@ mod ports;
 mod sequence;
 mod sequences;
 mod time_wait;
+mod top;
 mod volume;
