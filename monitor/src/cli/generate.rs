@@ -60,6 +60,8 @@ pub fn man(args: &ManArgs) -> Result<ExitCode> {
 
 fn page(command: clap::Command) -> Result<String> {
     let mut page = Vec::new();
-    Man::new(command).render(&mut page).context("the page cannot be written")?;
+    // The page's name is the command's whole one.
+    let title = command.get_display_name().unwrap_or("finwatch").to_owned();
+    Man::new(command).title(title).render(&mut page).context("the page cannot be written")?;
     String::from_utf8(page).context("the page is no text")
 }

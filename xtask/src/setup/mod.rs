@@ -96,7 +96,7 @@ impl Plan {
         }
         if purpose == Purpose::Test {
             program("tmux", "tmux", "the terminal in which `finwatch top` is tested");
-            program("mandoc", "mandoc", "judges the manual pages");
+            program("groff", "groff-base", "reads the manual pages");
         }
         if matches!(purpose, Purpose::Test | Purpose::Bench) {
             program("wrk", "wrk", "load for the measurements");
