@@ -129,6 +129,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
         [
             "Rates are counts between two readings over the measured time. lost and closed by are",
             "of the whole window; open, idle, t_wait and ports are as of the last walk.",
+            "Above the table, a connection with both ends on this host counts at each.",
         ]
         .map(Line::raw),
     );
