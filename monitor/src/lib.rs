@@ -10,4 +10,5 @@ pub mod export;
 pub mod kernel;
 pub mod model;
 pub mod recorder;
+pub mod top;
 pub mod triage;

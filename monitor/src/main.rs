@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use finwatch::cli::{
     args::{Cli, Command},
-    check, incidents, run, triage,
+    check, generate, incidents, run, top, triage,
 };
 
 fn main() -> ExitCode {
@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(cli.log, *args).map(|()| ExitCode::SUCCESS),
         Command::Triage(args) => triage::run(cli.log, &args),
         Command::Incidents(args) => incidents::run(cli.log, &args),
+        Command::Top(args) => top::run(cli.log, &args),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(&args),
         Command::Check(args) => check::run(cli.log, &args),
     };
     result.unwrap_or_else(|error| {

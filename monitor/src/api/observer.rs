@@ -22,6 +22,7 @@ use crate::{
             AcceptQueue, EarlierUse, KernelSettings, Namespace, Observation, Pair, PortUse, Watch, Window,
         },
         source::{AgentSource, HistogramId, HookMode, LevelSource, PairSource, WorkloadSource},
+        sums::{PairSum, Sums},
     },
 };
 
@@ -116,6 +117,23 @@ impl Observer {
         }
     }
 
+    /// What every pair has counted in all.
+    pub fn sums(&self) -> Sums {
+        let Sources { pairs, workloads, filter, .. } = &self.sources;
+        let _steady = pairs.steady();
+        let watched_seconds = self.begun.elapsed().as_secs_f64();
+        let mut sums = Vec::new();
+        for group in groups(&**pairs, &**workloads, filter) {
+            sums.extend(group.slots.iter().map(|&slot| PairSum {
+                slot,
+                generation: pairs.generation(slot),
+                labels: group.labels.clone(),
+                counts: slot_counts(&**pairs, slot),
+            }));
+        }
+        Sums { watched_seconds, sums }
+    }
+
     fn pair(
         &self,
         group: &Group,
@@ -204,6 +222,15 @@ fn is_here(upstream: &str, accepted: &HashSet<String>) -> bool {
 
 fn listener(listeners: &[Listener], upstream: &str) -> Option<crate::model::observation::Process> {
     accepting(listeners, None, upstream.parse().ok()?).cloned()
+}
+
+/// What a slot has counted in all.
+fn slot_counts(source: &dyn PairSource, slot: u32) -> Counts {
+    let mut counts = Counts::default();
+    for counter in COUNTER_FAMILIES.iter().flat_map(|family| family.counters).map(|series| series.counter) {
+        counts.add(counter, source.counter(slot, counter));
+    }
+    counts
 }
 
 /// What a group's slots have counted since a mark.

@@ -102,6 +102,7 @@ pub enum Followed {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/observation", get(observation))
+        .route("/sums", get(sums))
         .route("/incidents", get(incidents))
         .route("/incidents/follow", get(follow))
         .fallback(async || (StatusCode::NOT_FOUND, "there is no such question\n"))
@@ -121,6 +122,15 @@ async fn observation(State(api): State<Arc<Api>>, Query(asked): Query<Since>) ->
     // It reads files and may wait for a walk.
     match tokio::task::spawn_blocking(move || observer.observe(since)).await {
         Ok(observation) => Json(observation).into_response(),
+        Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn sums(State(api): State<Arc<Api>>) -> Response {
+    let Some((observer, _)) = api.sources.get().cloned() else { return not_ready() };
+    // Where a slot is about to change its pair, it waits for that.
+    match tokio::task::spawn_blocking(move || observer.sums()).await {
+        Ok(sums) => Json(sums).into_response(),
         Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -7,7 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{incidents::IncidentsArgs, triage::TriageArgs};
+use super::{
+    generate::{CompletionsArgs, ManArgs},
+    incidents::IncidentsArgs,
+    top::TopArgs,
+    triage::TriageArgs,
+};
 use crate::config::value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName};
 
 /// Tells why a proxy's upstream connections die.
@@ -29,10 +34,16 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Tell what is wrong with this host's upstream connections, why, and what to change.
     Triage(Box<TriageArgs>),
+    /// Show this host's pairs live: rates, pools, lost requests, and what is wrong.
+    Top(Box<TopArgs>),
     /// Show each lost request, reset and failed connect with its connection's own timeline.
     Incidents(Box<IncidentsArgs>),
     /// Tell whether this host has all it takes, and what to do where it has not.
     Check(CheckArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each subcommand.
+    Man(ManArgs),
 }
 
 /// Flags of `finwatch run`.
@@ -259,7 +270,8 @@ mod tests {
     #[test]
     fn every_flag_that_takes_a_value_tells_its_default() {
         for command in Cli::command().get_subcommands() {
-            for flag in command.get_arguments().filter(|flag| flag.get_action().takes_values()) {
+            let optional = command.get_arguments().filter(|argument| !argument.is_required_set());
+            for flag in optional.filter(|flag| flag.get_action().takes_values()) {
                 let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.contains("[default: "), "{flag}");
             }

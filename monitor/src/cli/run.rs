@@ -1,22 +1,19 @@
 //! `finwatch run`: the daemon.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    time::MissedTickBehavior,
 };
 use tracing::level_filters::LevelFilter;
 
 use super::{
     args::{LogArgs, Netns, RunArgs},
     logging,
+    upkeep::Upkeep,
 };
 use crate::{
     api::{
@@ -33,11 +30,9 @@ use crate::{
     },
     kernel::{
         agent::Agent,
-        expiry::Expiry,
         listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
-        mapped::Tables,
         rounds::Parts,
         snapshots::Snapshots,
     },
@@ -49,10 +44,6 @@ use crate::{
     },
 };
 
-/// How often pairs are looked after.
-const UPKEEP: Duration = Duration::from_secs(1);
-/// How many rounds of upkeep lie between two marks of the history.
-const UPKEEPS_PER_MARK: u32 = 10;
 /// Worker threads: the daemon waits most of the time, however many processors there are.
 const THREADS: usize = 2;
 
@@ -118,7 +109,7 @@ async fn daemon(config: Config) -> Result<()> {
         api.ready(observer.clone(), recorder);
         tracing::info!("ready: metrics at http://{address}/metrics");
         notify(&[sd_notify::NotifyState::Ready]);
-        upkeep(Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }).await;
+        Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }.run().await;
     };
     let Socket { listener: asked, file: _file } = socket;
     tokio::select! {
@@ -199,53 +190,6 @@ impl Stop {
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell the service manager");
-    }
-}
-
-/// What is looked after while the daemon runs.
-struct Upkeep {
-    tables: Arc<Tables>,
-    workloads: Arc<Workloads>,
-    agent: Arc<Agent>,
-    expiry: Expiry,
-    ttl: Duration,
-    levels: Option<Arc<dyn LevelSource>>,
-    observer: Arc<Observer>,
-}
-
-impl Upkeep {
-    /// One round: names workloads and drops pairs without sockets. Reads files and maps.
-    fn round(&mut self) {
-        let latest = self.levels.as_ref().and_then(|levels| levels.latest());
-        let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
-        self.workloads.refresh(&*self.tables, &listeners);
-        let handed_over = |from, to| self.observer.handed_over(from, to);
-        let dropped = self.expiry.round(Instant::now(), self.ttl, &*self.workloads, &handed_over);
-        self.agent.expired(dropped);
-    }
-}
-
-/// Looks after the tables every now and then.
-async fn upkeep(mut upkeep: Upkeep) {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for tick in 1_u32.. {
-        ticks.tick().await;
-        // Off the runtime's threads.
-        let round = tokio::task::spawn_blocking(move || {
-            upkeep.round();
-            if tick.is_multiple_of(UPKEEPS_PER_MARK) {
-                upkeep.observer.mark();
-            }
-            upkeep
-        });
-        match round.await {
-            Ok(returned) => upkeep = returned,
-            Err(error) => {
-                tracing::error!(%error, "the upkeep of the pair table has ended; pairs no longer expire");
-                return std::future::pending().await;
-            }
-        }
     }
 }
 

@@ -38,6 +38,13 @@ impl Counts {
         *number = number.saturating_add(more);
     }
 
+    /// Adds another pair's, or another stretch's.
+    pub fn add_all(&mut self, other: &Self) {
+        for (number, more) in self.0.iter_mut().zip(other.0) {
+            *number = number.saturating_add(more);
+        }
+    }
+
     /// What was counted since there were only `earlier`.
     #[must_use]
     pub fn minus(&self, earlier: &Self) -> Self {

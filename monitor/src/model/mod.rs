@@ -12,5 +12,6 @@ pub mod port_range;
 pub mod protocol_counters;
 pub mod selection;
 pub mod source;
+pub mod sums;
 pub mod tally;
 pub mod workload;

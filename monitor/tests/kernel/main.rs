@@ -21,4 +21,5 @@ mod quiet_namespaces;
 mod sequence;
 mod sequences;
 mod time_wait;
+mod top;
 mod volume;

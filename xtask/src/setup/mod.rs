@@ -94,6 +94,10 @@ impl Plan {
             program("node", "nodejs", "the upstream of demo and tests");
             program("ip", "iproute2", "network namespaces for tests");
         }
+        if purpose == Purpose::Test {
+            program("tmux", "tmux", "the terminal in which `finwatch top` is tested");
+            program("groff", "groff-base", "reads the manual pages");
+        }
         if matches!(purpose, Purpose::Test | Purpose::Bench) {
             program("wrk", "wrk", "load for the measurements");
         }

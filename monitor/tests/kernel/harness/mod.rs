@@ -10,6 +10,7 @@ pub(crate) mod metrics;
 pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod reference;
+pub(crate) mod tmux;
 pub(crate) mod trace;
 pub(crate) mod traffic;
 pub(crate) mod tun;
