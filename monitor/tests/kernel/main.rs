@@ -13,6 +13,7 @@ mod limits;
 mod namespaces;
 mod observe;
 mod ports;
+mod requests;
 mod sequence;
 mod sequences;
 mod time_wait;
