@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{LogArgs, Options};
 use crate::{
@@ -97,11 +97,15 @@ pub fn seconds(time: Duration) -> u64 {
     time.as_secs().max(1)
 }
 
-/// Completes with Ctrl-C.
-pub async fn interrupted() {
-    // Where signals cannot be had, the time ends it.
-    if ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// Completes with Ctrl-C, which is listened for from the call on. Within a runtime.
+pub fn interrupted() -> impl Future<Output = ()> + Send {
+    let interrupt = signal(SignalKind::interrupt());
+    async move {
+        match interrupt {
+            Ok(mut interrupt) => drop(interrupt.recv().await),
+            // Where signals cannot be had, the time ends it.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

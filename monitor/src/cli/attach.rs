@@ -84,6 +84,6 @@ pub async fn watch(
     }
     let observation = tokio::task::spawn_blocking(move || observer.observe(begun.elapsed())).await?;
     drop(ebpf);
-    incidents.finish();
+    incidents.finish().await.context("the last incidents were not recorded")?;
     Ok(observation)
 }

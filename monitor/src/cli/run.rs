@@ -131,7 +131,7 @@ async fn daemon(config: Config) -> Result<()> {
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(ebpf);
-    incidents.finish();
+    incidents.finish().await.context("the last incidents were not recorded")?;
     tracing::info!("stopped");
     Ok(())
 }

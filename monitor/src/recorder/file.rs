@@ -149,7 +149,9 @@ mod tests {
     fn nothing_beside_it_is_kept_where_none_is_wanted() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut file = IncidentFile::new(options(directory.path(), 3, 0));
-        ["a1", "b1"].iter().for_each(|line| file.append(line).expect("written"));
+        for line in ["a1", "b1"] {
+            file.append(line).expect("written");
+        }
         assert_eq!(contents(file.path()), "b1\n");
         assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
     }
@@ -158,7 +160,9 @@ mod tests {
     fn a_line_longer_than_the_file_is_written_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut file = IncidentFile::new(options(directory.path(), 3, 1));
-        ["a1", "much longer", "b1"].iter().for_each(|line| file.append(line).expect("written"));
+        for line in ["a1", "much longer", "b1"] {
+            file.append(line).expect("written");
+        }
         assert_eq!(contents(file.path()), "b1\n");
         assert_eq!(contents(&directory.path().join("incidents.1")), "much longer\n");
     }

@@ -9,7 +9,10 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use finwatch_ebpf::wire::{Incident, KEY_FOLDED, SIDE_PROXY};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::JoinHandle,
+};
 
 use super::{Recorder, file::IncidentFile};
 use crate::{
@@ -122,6 +125,7 @@ impl Intake {
 pub struct Inflow {
     ring: AsyncFd<RingBuf<MapData>>,
     intake: Arc<Mutex<Intake>>,
+    under_way: Option<JoinHandle<()>>,
 }
 
 impl Inflow {
@@ -132,7 +136,7 @@ impl Inflow {
     pub fn new(ring: RingBuf<MapData>, intake: Intake) -> io::Result<Self> {
         // SAFETY: the ring buffer owns its descriptor and keeps it open.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-        Ok(Self { ring, intake: Arc::new(Mutex::new(intake)) })
+        Ok(Self { ring, intake: Arc::new(Mutex::new(intake)), under_way: None })
     }
 
     /// Takes incidents in as they come, until the future is dropped.
@@ -149,16 +153,30 @@ impl Inflow {
             }
             let intake = self.intake.clone();
             // One batch at a time: while a disk is slow the kernel keeps what it can and counts the rest.
-            tokio::task::spawn_blocking(move || take_all(&intake, &batch)).await.map_err(io::Error::other)?;
+            self.under_way = Some(tokio::task::spawn_blocking(move || take_all(&intake, &batch)));
+            self.settle().await?;
         }
     }
 
+    /// Waits for the batch that is being taken in; it stays known when this is given up.
+    async fn settle(&mut self) -> io::Result<()> {
+        if let Some(batch) = &mut self.under_way {
+            batch.await.map_err(io::Error::other)?;
+        }
+        self.under_way = None;
+        Ok(())
+    }
+
     /// Takes in what is left in the ring buffer at the end.
-    pub fn finish(mut self) {
+    ///
+    /// # Errors
+    /// When the last batch could not be taken in.
+    pub async fn finish(mut self) -> io::Result<()> {
+        self.settle().await?;
         loop {
             let batch = batch(self.ring.get_mut());
             if batch.is_empty() {
-                return;
+                return Ok(());
             }
             take_all(&self.intake, &batch);
         }
@@ -167,7 +185,9 @@ impl Inflow {
 
 fn take_all(intake: &Mutex<Intake>, batch: &[Incident]) {
     let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-    batch.iter().for_each(|incident| intake.take(incident));
+    for incident in batch {
+        intake.take(incident);
+    }
 }
 
 fn batch(ring: &mut RingBuf<MapData>) -> Vec<Incident> {

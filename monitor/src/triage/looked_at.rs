@@ -43,14 +43,15 @@ pub fn lines(observation: &Observation) -> Vec<String> {
         facts::many(sum(&facts::LOST), "request")
     ));
     lines.push(format!(
-        "{}, {}, {}",
-        facts::many(observation.ports.len() as u64, "port destination"),
+        "ports toward {}, {}, {}",
+        facts::many(observation.ports.len() as u64, "destination"),
         facts::many(observation.queues.len() as u64, "accept queue"),
         facts::many(observation.namespaces.len() as u64, "network namespace")
     ));
-    if observation.watch.degraded_hooks.is_empty() {
-        lines.push("every hook works in full".into());
-    }
+    lines.push(match observation.watch.degraded_hooks.len() as u64 {
+        0 => "every hook works in full".into(),
+        degraded => format!("{} in part or not at all", facts::many(degraded, "hook")),
+    });
     lines
 }
 

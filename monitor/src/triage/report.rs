@@ -1,5 +1,7 @@
 //! Findings as text, for an engineer in an incident.
 
+use std::{iter, mem};
+
 use anstyle::{AnsiColor, Style as Paint};
 
 use super::{
@@ -82,7 +84,10 @@ pub fn report(observation: &Observation, findings: &[Finding], style: Style) -> 
     page.painted(&heading, Paint::new().bold());
     for (number, finding) in (1_u64..).zip(findings) {
         page.gap();
-        write_finding(&mut page, number, finding);
+        match finding.kind {
+            Kind::NothingWrong => write_silence(&mut page, finding),
+            _ => write_finding(&mut page, number, finding),
+        }
     }
     pairs_table::write(&mut page, observation);
     page.gap();
@@ -111,33 +116,40 @@ fn write_finding(page: &mut Page, number: u64, finding: &Finding) {
     page.gap();
     page.paragraph(&finding.verdict, "   ", "   ");
     page.gap();
-    // What was looked at stands at the end of every report.
-    if finding.kind != Kind::NothingWrong {
-        for (line, word) in finding.evidence.iter().zip(["seen"].into_iter().chain([""].into_iter().cycle()))
-        {
-            page.beside(word, line);
-        }
+    let words = ["seen"].into_iter().chain(iter::repeat(""));
+    for (line, word) in finding.evidence.iter().zip(words) {
+        page.beside(word, line);
     }
+    page.beside("sure", &sure(finding));
+    write_candidates(page, &finding.candidates);
+    write_changes(page, &finding.changes);
+}
+
+/// That nothing is wrong; what was looked at stands at the end of every report.
+fn write_silence(page: &mut Page, finding: &Finding) {
+    page.paragraph(&finding.verdict, "   ", "   ");
+    page.gap();
+    page.beside("sure", &sure(finding));
+}
+
+fn sure(finding: &Finding) -> String {
     let level = match finding.confidence.level {
         Level::High => "high",
         Level::Medium => "medium",
         Level::Low => "low",
     };
-    page.beside("sure", &format!("{level}: {}", finding.confidence.reason));
-    write_candidates(page, &finding.candidates);
-    write_changes(page, &finding.changes);
+    format!("{level}: {}", finding.confidence.reason)
 }
 
 fn write_candidates(page: &mut Page, candidates: &[Candidate]) {
-    let words = ["may be"].into_iter().chain([""].into_iter().cycle());
-    for (candidate, word) in candidates.iter().zip(words).take(MAX_CANDIDATES) {
-        let text = match candidate {
+    let mut word = "may be";
+    for candidate in candidates.iter().take(MAX_CANDIDATES) {
+        match candidate {
             Candidate::Listening(process) => {
-                format!("{} (pid {}), which listens there on this host", process.name, process.pid)
+                page.beside("listens", &format!("{} (pid {}), on this host", process.name, process.pid));
             }
-            Candidate::IdleTime { product, .. } => product.clone(),
-        };
-        page.beside(word, &text);
+            Candidate::IdleTime { product, .. } => page.beside(mem::take(&mut word), product),
+        }
     }
     if candidates.len() > MAX_CANDIDATES {
         page.beside("", &format!("and {} more, see --json", candidates.len() - MAX_CANDIDATES));

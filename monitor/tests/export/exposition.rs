@@ -185,6 +185,7 @@ fn the_agent_tells_its_occupancy_and_limits() {
         ("finwatch_closed_connections_limit", 65_536.0),
         ("finwatch_incidents_total", 17.0),
         ("finwatch_incidents_lost_total", 18.0),
+        ("finwatch_incident_file_errors_total", 22.0),
         ("finwatch_config_last_reload_successful", 1.0),
     ] {
         assert_eq!(single(name), Some(value), "{name}");

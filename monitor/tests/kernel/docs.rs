@@ -17,8 +17,8 @@ This file is generated: `UPDATE_DOCS=1 cargo test -p finwatch --test kernel docs
 States: 1 ESTABLISHED, 2 SYN_SENT, 3 SYN_RECV, 4 FIN_WAIT1, 5 FIN_WAIT2, 7 CLOSE, 8 CLOSE_WAIT, 9 LAST_ACK, 11 CLOSING. `RST-in`
 is `tcp_receive_reset` (which also fires when data meets a socket that the application has closed), `RST-out` is
 `tcp_send_reset`; with a question mark only on kernels from 6.10 on, as older ones do not trace resets they send without a full
-socket. Every connection that is opened and closed also adds one sample to `connection_duration_seconds`. Counters
-leave out the prefix `finwatch_`.
+socket. Of each connection on which something went wrong one incident is recorded, with the cause that its row counts. Every
+connection that is opened and closed also adds one sample to `connection_duration_seconds`. Counters leave out the prefix `finwatch_`.
 ";
 
 #[test]
@@ -81,7 +81,9 @@ fn counted(sequence: &Sequence) -> String {
 
 fn counter(item: &str) -> String {
     let (item, mark) = item.strip_suffix('?').map_or((item, ""), |item| (item, " (?)"));
-    let (series, count) = expand(item).swap_remove(0);
+    let Some((series, count)) = expand(item).into_iter().next() else {
+        return format!("no series, but an incident `{}`", item.trim_start_matches("incident:"));
+    };
     let times = if count > 1.0 { format!(" {count} times") } else { String::new() };
     let bucket = match item.find(['<', '>']) {
         Some(at) if item.as_bytes()[at] == b'<' => format!(" (up to {} s)", &item[at + 1..]),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fs, io::Write as _, net::TcpStream, time::Duration};
 
 use finwatch::model::{
-    incident::{EventKind, IncidentCause, IncidentRecord, Traffic},
+    incident::{
+        EventKind::{Closed, DataReceived, DataSent, LocalFin, Opened, PeerFin, RstReceived, RstSent},
+        IncidentCause, IncidentRecord, Traffic,
+    },
     observation::Process,
 };
 use nix::sys::signal::{Signal, kill};
@@ -54,7 +57,6 @@ fn a_request_after_the_fin_is_told_step_by_step() {
         connection.close();
     });
     assert_eq!((record.cause, record.state.as_str()), (IncidentCause::RequestAfterFin, "close_wait"));
-    use EventKind::{DataReceived, DataSent, Opened, PeerFin, RstReceived};
     assert_eq!(story(&record), [Opened, DataReceived, PeerFin, DataSent, RstReceived]);
     assert_eq!(record.timeline[3].bytes, Some(200));
     let traffic = record.traffic.expect("a socket");
@@ -86,7 +88,6 @@ fn a_request_that_crosses_the_fin_is_told_before_it() {
         connection.peer.rst();
         connection.close();
     });
-    use EventKind::{DataReceived, DataSent, Opened, PeerFin, RstReceived};
     assert_eq!(record.cause, IncidentCause::RequestCrossedFin);
     assert_eq!(story(&record), [Opened, DataReceived, DataSent, PeerFin, RstReceived]);
     let traffic = record.traffic.expect("a socket");
@@ -105,7 +106,6 @@ fn a_request_lost_without_a_fin_knows_how_long_it_was_quiet() {
         connection.peer.rst();
         connection.close();
     });
-    use EventKind::{DataReceived, DataSent, Opened, RstReceived};
     assert_eq!(record.cause, IncidentCause::RequestNoFin);
     assert_eq!(story(&record), [Opened, DataReceived, DataSent, RstReceived]);
     assert!(record.quiet_ms.is_some_and(|quiet| quiet >= 1_000), "{record:?}");
@@ -124,7 +124,6 @@ fn a_fin_instead_of_an_answer_is_told() {
         connection.peer.fin();
         connection.close_last();
     });
-    use EventKind::{Closed, DataReceived, DataSent, Opened, PeerFin};
     assert_eq!(record.cause, IncidentCause::PeerClosedBeforeResponse);
     assert_eq!(story(&record), [Opened, DataReceived, DataSent, PeerFin, Closed]);
     let traffic = record.traffic.expect("a socket");
@@ -144,7 +143,6 @@ fn giving_up_is_told() {
         connection.peer.receive_fin();
         connection.peer.rst();
     });
-    use EventKind::{DataReceived, DataSent, LocalFin, Opened, RstReceived};
     assert_eq!(record.cause, IncidentCause::LocalClosedBeforeResponseUnacked);
     assert_eq!(story(&record), [Opened, DataReceived, DataSent, LocalFin, RstReceived]);
     assert_eq!(record.traffic.expect("a socket").bytes_unacked, 200);
@@ -163,7 +161,6 @@ fn late_data_that_meets_the_socket_is_one_incident() {
         connection.peer.data(200);
         connection.peer.receive_rst();
     });
-    use EventKind::{DataReceived, DataSent, LocalFin, Opened, RstSent};
     assert_eq!(record.cause, IncidentCause::ResetSentDataAfterClose);
     assert_eq!(story(&record), [Opened, DataReceived, DataSent, LocalFin, RstSent]);
 }
@@ -185,7 +182,6 @@ fn late_data_that_meets_a_mini_socket_tells_its_bytes() {
         connection.peer.data(200);
         connection.peer.receive_rst();
     });
-    use EventKind::{DataReceived, LocalFin, RstSent};
     assert_eq!((record.cause, record.state.as_str()), (IncidentCause::ResetSentDataAfterClose, "fin_wait2"));
     assert_eq!(story(&record), [LocalFin, DataReceived, RstSent]);
     assert_eq!((record.timeline[1].bytes, record.traffic), (Some(200), None));

@@ -147,6 +147,8 @@ fn triage_without_a_daemon() {
         }
         kill(pid, Signal::SIGINT).expect("it is there");
         let output = child.wait_with_output().expect("it ends");
+        let rest: Vec<String> = log.collect();
+        assert!(!output.stdout.is_empty(), "{}", rest.join("\n"));
         let printed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let observation: Observation =
             serde_json::from_value(printed["observation"].clone()).expect("an observation");
@@ -189,9 +191,9 @@ fn incidents_are_listed_and_followed() {
         refused(1);
         until("the first is kept", || (list(&[]).1.len() == 1).then_some(()));
         let mut follower = incidents(&["--follow"], run_dir).spawn().expect("the finwatch binary starts");
-        let mut followed = BufReader::new(follower.stdout.take().expect("piped")).lines();
+        let mut lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
         let mut next = || {
-            let line = followed.next().expect("it goes on").expect("UTF-8");
+            let line = lines.next().expect("it goes on").expect("UTF-8");
             serde_json::from_str::<IncidentRecord>(&line).expect("a record")
         };
         assert_eq!(next().remote, "127.0.0.1:1", "what is kept comes first");

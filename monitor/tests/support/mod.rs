@@ -140,12 +140,12 @@ impl AgentSource for Agent {
             pairs_expired: 2,
             tracked_connections_limit: 131_072,
             closed_connections_limit: 65_536,
+            incident_file_errors: 22,
             programs: vec![program("inet_sock_set_state"), program("tcp_receive_reset")],
             hooks: vec![
                 hook("inet_sock_set_state", HookMode::Full),
                 hook("tcp_send_reset", HookMode::Partial),
             ],
-            incident_file_errors: 3,
             config_ok: true,
         }
     }

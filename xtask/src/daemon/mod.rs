@@ -1,6 +1,7 @@
 //! A finwatch daemon of our own, from its start to its end.
 
 pub(crate) mod metrics;
+pub(crate) mod triage;
 
 use std::{
     fs::{self, File},
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use self::metrics::Samples;
+use self::{metrics::Samples, triage::Triage};
 use crate::{host, interrupt, process::Running};
 
 /// Where the daemon listens unless told otherwise.
@@ -24,6 +25,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Daemon {
     running: Running,
     address: String,
+    binary: PathBuf,
     // After `running`: the daemon ends before its directory goes.
     dir: Option<TempDir>,
 }
@@ -39,7 +41,7 @@ impl Daemon {
         command.args(["run", "--listen", &address, "--run-dir"]).arg(dir.path());
         command.stdout(log.try_clone().context("the daemon's log")?).stderr(log);
         let running = Running::spawn("finwatch run", &mut command)?;
-        let mut daemon = Self { running, address, dir: Some(dir) };
+        let mut daemon = Self { running, address, binary: binary.to_owned(), dir: Some(dir) };
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -47,7 +49,7 @@ impl Daemon {
     /// The host's own daemon, with the user's flags and its log on our terminal.
     pub(crate) fn foreground(binary: &Path, address: &str, flags: &[String]) -> Result<Self> {
         let running = Running::spawn("finwatch run", host::command(binary).arg("run").args(flags))?;
-        let mut daemon = Self { running, address: address.to_owned(), dir: None };
+        let mut daemon = Self { running, address: address.to_owned(), binary: binary.to_owned(), dir: None };
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -86,6 +88,12 @@ impl Daemon {
     /// Its metrics now.
     pub(crate) fn scrape(&self) -> Result<Samples> {
         Samples::scrape(&self.metrics_url())
+    }
+
+    /// What `finwatch triage` says about the time since.
+    pub(crate) fn triage(&self, since: Duration) -> Result<Triage> {
+        let dir = self.dir.as_ref().context("only a daemon with a directory of its own is asked")?;
+        Triage::ask(&self.binary, dir.path(), since)
     }
 
     /// Goes on until it ends by itself or a signal comes.

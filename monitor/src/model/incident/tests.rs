@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use clap::builder::PossibleValue;
 use finwatch_ebpf::{
     cause::{Cause, UNKNOWN},
     state,
@@ -304,10 +305,7 @@ fn no_cause_is_left_out_and_only_anomalies_are_records() {
 fn a_cause_is_named_as_on_the_command_line() {
     for cause in IncidentCause::value_variants() {
         let json = serde_json::to_value(cause).expect("JSON");
-        assert_eq!(
-            json.as_str(),
-            cause.to_possible_value().as_ref().map(clap::builder::PossibleValue::get_name)
-        );
+        assert_eq!(json.as_str(), cause.to_possible_value().as_ref().map(PossibleValue::get_name));
     }
 }
 

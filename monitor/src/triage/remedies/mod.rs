@@ -9,7 +9,7 @@ mod upstreams;
 
 pub use keep_alive::{larger_pool, turn_on};
 pub use kernel::{ports, tcp_keep_alive};
-pub use proxies::close_sooner;
+pub use proxies::{close_sooner, send_again};
 pub use queues::longer_queue;
 pub use upstreams::close_later;
 

@@ -63,7 +63,10 @@ pub(super) fn explained() -> Explanation {
                 is full the kernel drops what would complete: clients wait and time out.",
         evidence: "`accept_queue_length` against `accept_queue_limit`, as of one moment; \
                 `net.core.somaxconn`.",
-        fires: format!("the queue is full; or {WAITING} connections or more wait and fill {NEARLY} of it."),
+        fires: format!(
+            "the queue is full; or {WAITING} connections or more wait and fill {nearly} of it.",
+            nearly = facts::percent(NEARLY)
+        ),
         silent: "a few connections that wait for a moment.",
         remedy: "find out why accept() is slow (one busy event loop, all workers occupied); a longer queue \
                 only buys time.",

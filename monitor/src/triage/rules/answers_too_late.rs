@@ -14,10 +14,13 @@ use crate::{
 
 /// Fewer are clients that leave, as they always do.
 const GIVEN_UP: u64 = 5;
+/// And a smaller part of all connections that ended is, too.
+const PART: f64 = 0.01;
 
 pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let acked = pair.counts.get(Counter::LocalClosedBeforeResponseAcked);
-    if !facts::is_proxy(pair) || facts::is_folded(pair) || acked < GIVEN_UP {
+    let part = facts::share(acked, pair.counts.sum(&facts::CLOSED));
+    if !facts::is_proxy(pair) || facts::is_folded(pair) || acked < GIVEN_UP || part < PART {
         return None;
     }
     let unacked = pair.counts.get(Counter::LocalClosedBeforeResponseUnacked);
@@ -54,7 +57,10 @@ pub(super) fn explained() -> Explanation {
                 timeout passed (504) or its client left (499).",
         evidence: "`local_closed_before_response_total{acked=\"true\"}`; requests that were never \
                 acknowledged are told apart (silent drop).",
-        fires: format!("{GIVEN_UP} or more."),
+        fires: format!(
+            "{GIVEN_UP} or more, and {part} or more of the connections that ended.",
+            part = facts::percent(PART)
+        ),
         silent: "a client or two that leave; requests given up within a second; our close after the answer.",
         remedy: "find out why the upstream is slow (its accept queue, its workers, what it waits for); only \
                 then raise the proxy's timeout.",

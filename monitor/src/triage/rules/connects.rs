@@ -94,10 +94,10 @@ fn failing(
         return None;
     }
     let once = !facts::recurs(pair, &[counter]);
-    let answers_now = open > 0;
-    if answers_now && once && facts::share(failed, failed + opened) < RESTART {
+    if once && facts::share(failed, failed + opened) < RESTART {
         return None;
     }
+    let answers_now = open > 0 || has_recovered(pair, counter);
     let (verdict, class) = match (answers_now, once) {
         (false, _) => (&words.now, HarmClass::FailedConnects),
         (true, false) => (&words.again, HarmClass::FailedConnects),
@@ -131,14 +131,22 @@ fn failing(
     })
 }
 
+/// Whether no attempt failed in the second half of the window, and some succeeded: short connections are not open now.
+fn has_recovered(pair: &Pair, counter: Counter) -> bool {
+    pair.first_half.is_some_and(|first| {
+        let since = |counter| pair.counts.get(counter).saturating_sub(first.get(counter));
+        since(counter) == 0 && since(Counter::Opened) > 0
+    })
+}
+
 pub(super) fn explained_refuses() -> Explanation {
     Explanation {
         means: "Nobody listens at the upstream's port.",
         evidence: "`connect_failures_total{reason=\"refused\"}`.",
         fires: format!(
-            "{FAILURES} or more, unless connections are open now, all of them came at one time and are \
-                less than {RESTART} of all attempts. All at one time with connections open now is only \
-                told, and no trouble."
+            "{FAILURES} or more, unless they came at one time and are less than {restart} of all attempts. Where \
+             they came at one time and connects work again, that is told, and is no trouble.",
+            restart = facts::percent(RESTART)
         ),
         silent: "a deploy that restarts the upstream once; a single health check.",
         remedy: "start what should listen, or correct the address. A listener on 127.0.0.1 or in another \

@@ -8,7 +8,7 @@ use crate::{
     triage::{
         explanation::Explanation,
         facts,
-        finding::{Change, Confidence, Finding, Harm, Subject},
+        finding::{Confidence, Finding, Harm, Subject},
         idle::{DOMINANT, IdleTime, MIN_SAMPLES, QUIET_SECONDS},
         kinds::Kind,
         remedies,
@@ -74,7 +74,9 @@ fn confidence(pair: &Pair, lost: u64, time: &IdleTime, seen_closing: bool) -> Co
         Confidence::medium(
             "the time is that of the lost requests; too few closes were seen to show the upstream's own",
         )
-    } else if quiet.count > 0 && facts::share(near, quiet.count) < CONSISTENT {
+    } else if quiet.count == 0 {
+        Confidence::medium("how long the connections had been quiet before the lost requests is not known")
+    } else if facts::share(near, quiet.count) < CONSISTENT {
         Confidence::medium(
             "most lost requests came before that time was over: a restart or a count limit may be in it",
         )
@@ -111,16 +113,9 @@ fn untimed(observation: &Observation, pair: &Pair, lost: u64) -> Finding {
              repeated restarts look the same",
         ),
         candidates: race::candidates(pair, None),
-        changes: retry(proxy, upstream),
+        changes: remedies::send_again(proxy, upstream),
         harm: Harm::lost(lost),
     }
-}
-
-/// Without a time no timeout can be set; what is lost can be sent again.
-fn retry(proxy: &str, upstream: &str) -> Vec<Change> {
-    // One that is too short for any timeout: only remedies that do not depend on it are wanted.
-    let all = remedies::close_sooner(proxy, upstream, QUIET_SECONDS);
-    all.into_iter().filter(|change| change.directives.starts_with("retry-on")).collect()
 }
 
 fn losses(observation: &Observation, pair: &Pair, lost: u64) -> String {

@@ -20,7 +20,7 @@ pub(super) const OPENED: u64 = 30;
 /// Fewer a second harm nobody: health checks and cron jobs open a connection for each exchange.
 pub(super) const RATE: f64 = 1.0;
 /// This part of the connections lives for less than a second.
-const SHORT_LIVED: f64 = 0.8;
+pub(super) const SHORT_LIVED: f64 = 0.8;
 /// And this part of the closes follows an exchange within a second.
 const AT_ONCE: f64 = 0.8;
 /// This part of them is closed by one end: it is that end that ends them.
@@ -150,8 +150,10 @@ pub(super) fn explained() -> Explanation {
         evidence: "`connections_opened_total`, `connection_duration_seconds`, closes within a second of an \
                 exchange by either end, `time_wait_entered_total`.",
         fires: format!(
-            "{OPENED} connections or more, {RATE} a second or more; {SHORT_LIVED} of them live less \
-                than a second, {AT_ONCE} of the closes follow an exchange within a second; none are kept."
+            "{OPENED} connections or more, {RATE} a second or more; {short_lived} of them live less \
+                than a second, {at_once} of the closes follow an exchange within a second; none are kept.",
+            short_lived = facts::percent(SHORT_LIVED),
+            at_once = facts::percent(AT_ONCE)
         ),
         silent: "health checks; a proxy that closes idle connections after its own timeout; `Connection: \
                 close` on some answers only; many short connections through a pool that is kept but too \

@@ -63,7 +63,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
             format!(
                 "{} closed by this host, {} of them after {time}",
                 facts::many(closes, "connection"),
-                time.count
+                facts::number(time.count)
             ),
         ],
         confidence: Confidence::medium(
@@ -90,8 +90,9 @@ pub(super) fn explained() -> Explanation {
         evidence: "`resets_sent_total` (`data_after_close`, `unread_data_at_close` before any FIN), and the \
                 time at which this host closes idle connections.",
         fires: format!(
-            "{RESETS} resets or more, an idle time that stands out, and no more than {GOODBYES} resets \
-                per connection closed."
+            "{RESETS} resets or more, an idle time that stands out, and no more than {goodbyes} resets \
+                per connection closed.",
+            goodbyes = facts::percent(GOODBYES)
         ),
         silent: "TLS clients that say goodbye on every connection we close; unread goodbyes of peers that \
                 closed first; clients outside the configured ranges; a race that the proxy's side shows on \

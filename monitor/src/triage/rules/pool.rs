@@ -2,12 +2,14 @@
 
 use finwatch_ebpf::wire::Counter;
 
+use super::no_keep_alive::SHORT_LIVED;
 use crate::{
     model::observation::{Observation, Pair},
     triage::{
         explanation::Explanation,
         facts,
         finding::{Confidence, Finding, Harm, HarmClass, Subject},
+        idle::QUIET_SECONDS,
         kinds::Kind,
     },
 };
@@ -15,18 +17,18 @@ use crate::{
 /// A smaller pool is busy as a whole by chance.
 const CONNECTIONS: u32 = 16;
 /// Grown by this part of what is open: below it, coming and going.
-const GROWTH: f64 = 0.25;
+const GROWTH: f64 = 0.5;
 
 pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let open = facts::established(pair);
     let opened = pair.counts.get(Counter::Opened);
     let closed = pair.counts.sum(&facts::CLOSED);
-    let grown = opened.saturating_sub(closed);
     if !facts::is_proxy(pair)
         || facts::is_folded(pair)
         || open < CONNECTIONS
         || pair.idle > 0
-        || (grown as f64) < f64::from(open) * GROWTH
+        || is_no_pool(pair)
+        || (grown_lately(pair) as f64) < f64::from(open) * GROWTH
     {
         return None;
     }
@@ -58,6 +60,21 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     })
 }
 
+/// Whether connections live no longer than an exchange: then nothing is kept that could be exhausted.
+fn is_no_pool(pair: &Pair) -> bool {
+    let durations = &pair.connection_duration;
+    facts::share(durations.at_most(QUIET_SECONDS), durations.count) >= SHORT_LIVED
+}
+
+/// By how much the pool has grown in the second half of the window: one that is being filled after a start stops to.
+fn grown_lately(pair: &Pair) -> u64 {
+    let since = |counters: &[Counter]| {
+        let before = pair.first_half.map_or(0, |first| first.sum(counters));
+        pair.counts.sum(counters).saturating_sub(before)
+    };
+    since(&[Counter::Opened]).saturating_sub(since(&facts::CLOSED))
+}
+
 pub(super) fn explained() -> Explanation {
     Explanation {
         means: "Every connection is in use and more are opened than closed: the upstream is slower than \
@@ -65,10 +82,11 @@ pub(super) fn explained() -> Explanation {
                 pairs.",
         evidence: "`sockets{state=\"established\"}`, `idle_sockets`, connections opened and closed.",
         fires: format!(
-            "{CONNECTIONS} connections or more, none idle, and their number grew in the window by \
-                {GROWTH} of them or more."
+            "{CONNECTIONS} connections or more, none idle, and their number grew in the second half of the window by \
+                {growth} of them or more.",
+            growth = facts::percent(GROWTH)
         ),
-        silent: "a busy pool of steady size; a pool with idle connections that grows.",
+        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool with idle connections that grows; connections of one exchange each.",
         remedy: "look at the upstream's speed first; a limit at the proxy (nginx `max_conns`, HAProxy \
                 `maxconn`) protects it meanwhile.",
     }

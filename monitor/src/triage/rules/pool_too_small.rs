@@ -92,9 +92,10 @@ pub(super) fn explained() -> Explanation {
         evidence: "closes by the proxy within a second of an exchange, beside connections that live on and \
                 idle ones.",
         fires: format!(
-            "{OPENED} such closes or more, {RATE} a second or more, {SURPLUS} of all closes; and \
+            "{OPENED} such closes or more, {RATE} a second or more, {surplus} of all closes; and \
                 connections that lived for more than {KEPT_SECONDS} s, with some idle now or closed after \
-                a quiet time."
+                a quiet time.",
+            surplus = facts::percent(SURPLUS)
         ),
         silent: "the proxy's own idle timeout (quiet before the close); `Connection: close` answers (the \
                 upstream closes).",

@@ -171,10 +171,12 @@ pub(super) fn explained() -> Explanation {
                 `connect_failures_total{reason=\"no_local_port\"}`, sockets by state, the use a while \
                 ago.",
         fires: format!(
-            "connects have failed for want of a port; or {FULL} of the ports are held; or from \
-                {WORTH_A_FORECAST} on the last one is gone at the present rate within \
+            "connects have failed for want of a port; or {full} of the ports are held; or from \
+                {worth_a_forecast} on the last one is gone at the present rate within \
                 {TIME_WAIT_HORIZON_SECONDS} s ({HORIZON_SECONDS} s where established connections hold \
-                most)."
+                most).",
+            full = facts::percent(FULL),
+            worth_a_forecast = facts::percent(WORTH_A_FORECAST)
         ),
         silent: "TIME_WAIT left over from normal work, which stays below the limit; the first minute of \
                 steady traffic, whose growth ends as TIME_WAIT runs out.",

@@ -10,7 +10,7 @@ use crate::{
     triage::{
         explanation::Explanation,
         facts,
-        finding::{Candidate, Confidence, Finding, Harm, Subject},
+        finding::{Candidate, Confidence, Finding, Harm, HarmClass, Subject},
         fingerprints,
         idle::IdleTime,
         kinds::Kind,
@@ -34,6 +34,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let gone = pair.counts.get(Counter::ClosedTimeout);
     let quiet = quiet_losses(pair);
     let reset = if quiet.is_some() { pair.counts.get(Counter::LostNoFin) } else { 0 };
+    let probed = gone.min(pair.counts.get(Counter::SentTimeout));
     let dropped = unacked + gone + reset;
     if dropped < DROPPED {
         return None;
@@ -48,7 +49,8 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         facts::span(observation.window.seconds),
         facts::listed(&[
             (unacked, "requests given up that were never acknowledged"),
-            (gone, "connections that the kernel gave up without any FIN or RST"),
+            (gone - probed, "connections that the kernel gave up with data unacknowledged"),
+            (probed, "idle connections upon which keep-alive probes were not answered"),
             (reset, "requests answered by RST after a long quiet time, without any FIN"),
         ])
     )];
@@ -65,19 +67,19 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         kind: Kind::SilentDrop,
         subject: Subject::Pair(pair.labels.clone()),
         verdict: format!(
-            "{} from {proxy} to {upstream} vanished: a firewall, NAT or load balancer on the way forgets connections \
-             that are quiet for long, or the upstream's host was gone.",
-            facts::many(dropped, "request")
+            "{} from {proxy} to {upstream} died in silence: a firewall, NAT or load balancer on the way forgets \
+             connections that are quiet for long, or the upstream's host was gone.",
+            facts::many(dropped, "connection")
         ),
         evidence,
-        confidence: confidence(connects, reset > 0),
+        confidence: confidence(pair.counts.get(Counter::Opened), connects, reset > 0),
         candidates: pair.listener.clone().map(Candidate::Listening).into_iter().chain(forgetters).collect(),
         changes,
-        harm: Harm::lost(dropped),
+        harm: if dropped > probed { Harm::lost(dropped - probed) } else { Harm::none(HarmClass::Latent) },
     })
 }
 
-fn confidence(connects: u64, quiet_known: bool) -> Confidence {
+fn confidence(opened: u64, connects: u64, quiet_known: bool) -> Confidence {
     if connects > 0 {
         Confidence::low(
             "new connections time out as well, so the upstream's host or the way to it may be down",
@@ -86,8 +88,12 @@ fn confidence(connects: u64, quiet_known: bool) -> Confidence {
         Confidence::high(
             "the resets came after long quiet times, without any FIN: who sent them knew no such connection",
         )
-    } else {
+    } else if opened > 0 {
         Confidence::medium("new connections work; how long the lost ones had been quiet is not known")
+    } else {
+        Confidence::low(
+            "no new connection was opened meanwhile, so the upstream's host may be gone altogether",
+        )
     }
 }
 

@@ -114,11 +114,15 @@ fn an_exhausted_pool() {
             .lived(&[(9.0, 20)])
             .sockets("established", 200)
     };
-    let finding = only(&observation(vec![busy(180)]));
+    let finding = only(&observation(vec![busy(240)]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::Pool, Level::Low));
     assert!(finding.evidence[0].contains("200 busy"), "{:?}", finding.evidence);
     innocent(busy(30));
-    innocent(busy(180).idle(50));
+    innocent(busy(240).idle(50));
+    // Filled after a start, and steady since.
+    let mut filled = busy(0).once(Counter::Opened, 200);
+    filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);
+    innocent(filled);
 }
 
 #[test]

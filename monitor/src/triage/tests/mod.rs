@@ -4,5 +4,6 @@ mod connections;
 mod host;
 mod properties;
 mod races;
+mod reports;
 mod scene;
 mod unanswered;

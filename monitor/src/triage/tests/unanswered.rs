@@ -17,8 +17,18 @@ fn requests_that_were_never_acknowledged_are_a_silent_drop() {
     let finding = only(&observation(vec![pair]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::SilentDrop, Level::Medium));
     assert_eq!(finding.harm.requests_lost, 11);
+    let alone = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseUnacked, 9);
+    assert_eq!(only(&observation(vec![alone])).confidence.level, Level::Low, "nothing else was tried");
     assert!(finding.candidates.len() > 5, "a list, never one name");
     assert_eq!(finding.changes[0].directives, "proxy_socket_keepalive on;");
+}
+
+#[test]
+fn probes_that_are_not_answered_lose_no_request() {
+    let pair =
+        proxy("haproxy", "10.0.0.7:80").always(Counter::ClosedTimeout, 6).always(Counter::SentTimeout, 6);
+    let finding = only(&observation(vec![pair]));
+    assert_eq!((finding.kind, finding.harm.class), (Kind::SilentDrop, HarmClass::Latent));
 }
 
 #[test]
@@ -66,11 +76,17 @@ fn a_lost_packet_is_no_silent_drop() {
 
 #[test]
 fn answers_that_come_too_late() {
-    let pair = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, 40);
+    let late = |count| {
+        let pair = proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, count);
+        pair.always(Counter::ClosedLocal, count)
+    };
+    let pair = late(40);
     let finding = only(&observation(vec![pair]));
     assert_eq!((finding.kind, finding.harm.requests_lost), (Kind::AnswersTooLate, 40));
     assert!(finding.confidence.reason.contains("499"), "what the kernel cannot tell is not claimed");
-    innocent(proxy("nginx", "10.0.0.7:80").always(Counter::LocalClosedBeforeResponseAcked, 4));
+    // Clients that leave: few, or few among many.
+    innocent(late(4));
+    innocent(late(40).always(Counter::ClosedLocal, 20_000));
 }
 
 #[test]
@@ -129,6 +145,7 @@ fn one_restart_is_told_and_is_no_trouble() {
     let restarted = |refused| {
         proxy("nginx", "10.0.0.7:80")
             .always(Counter::Opened, 900)
+            .local_closes(&[(60.0, 894)])
             .once(Counter::ConnectRefused, refused)
             .once(Counter::ResetHandshake, refused)
             .sockets("established", 20)
@@ -140,4 +157,14 @@ fn one_restart_is_told_and_is_no_trouble() {
         kinds,
         [(Kind::Refuses, HarmClass::Informative), (Kind::NothingWrong, HarmClass::Informative)]
     );
+}
+
+#[test]
+fn a_restart_is_over_where_short_connections_succeed_again() {
+    let mut pair =
+        proxy("nginx", "10.0.0.7:80").always(Counter::Opened, 900).once(Counter::ConnectRefused, 200);
+    // In the first half; nothing is open at the end.
+    pair.first_half.as_mut().expect("made by halves").add(Counter::ConnectRefused, 200);
+    let found = crate::triage::findings(&observation(vec![pair]));
+    assert_eq!((found[0].kind, found[0].harm.class), (Kind::Refuses, HarmClass::Informative));
 }

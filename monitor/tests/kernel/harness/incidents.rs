@@ -80,6 +80,7 @@ const CAUSES: &[(&str, IncidentCause, &[&str])] = {
         ("sent:data_after_close", C::ResetSentDataAfterClose, &[]),
         ("sent:timeout", C::TimedOut, &["closed:timeout"]),
         ("closed:timeout", C::TimedOut, &[]),
+        ("incident:timed_out", C::TimedOut, &[]),
     ]
 };
 

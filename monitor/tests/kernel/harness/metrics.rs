@@ -179,6 +179,8 @@ pub(crate) fn expand(item: &str) -> Vec<(String, f64)> {
         "peer_close_idle" => "peer_close_idle_seconds_count".to_owned(),
         "local_close_idle" => "local_close_idle_seconds_count".to_owned(),
         "lost_idle" => "lost_request_idle_seconds_count".to_owned(),
+        // Recorded, and counted in no series of its own.
+        "incident" => return Vec::new(),
         _ => panic!("unknown short form {item}"),
     };
     // Every connection that was opened and closed has lived.

@@ -67,7 +67,7 @@ sequences! {
 
     /// The peer never acknowledges our FIN: the orphan is given up.
     fin_never_acknowledged near "clean_close_by_local"
-        on Proxy "7->2 2->1 1->4 4->7" => ["opened", "closed:local", "local_close_idle<1"]
+        on Proxy "7->2 2->1 1->4 4->7" => ["opened", "closed:local", "incident:timed_out", "local_close_idle<1"]
         run Crafted(|lab| {
             lab.retransmit_after("200ms");
             netns::sysctl("ipv4/tcp_orphan_retries", "1");
@@ -81,7 +81,7 @@ sequences! {
 
     /// The peer's FIN came first and ours is never acknowledged.
     last_ack_never_comes near "clean_close_by_peer"
-        on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1"]
+        on Proxy "7->2 2->1 1->8 8->9 9->7" => ["opened", "closed:peer", "peer_close_idle<1", "incident:timed_out"]
         run Crafted(|lab| {
             lab.retransmit_after("200ms");
             netns::sysctl("ipv4/tcp_orphan_retries", "1");
