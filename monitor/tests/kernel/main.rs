@@ -14,6 +14,7 @@ mod namespaces;
 mod observe;
 mod ports;
 mod requests;
+mod requests_nginx;
 mod sequence;
 mod sequences;
 mod time_wait;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use finwatch_ebpf::wire::Counter;
+
 use crate::harness::{
     can_run,
     daemon::Daemon,
@@ -15,6 +17,7 @@ use crate::harness::{
     traffic::{listen, local, pair},
     until,
 };
+use crate::observe::ask;
 
 const PORT: u16 = 30_000;
 const REQUESTS: &str = "finwatch_requests_total";
@@ -104,6 +107,19 @@ fn requests_are_counted_exactly() {
             let scrape = settled(&daemon);
             let upstream = local(1, PORT).to_string();
             assert_counted(&scrape, "proxy", &upstream, requests, requests, 8.0);
+            let observation = ask(daemon.directory.path());
+            let observed: Vec<_> = observation
+                .pairs
+                .iter()
+                .filter(|pair| pair.labels.upstream == upstream)
+                .map(|pair| (pair.counts.get(Counter::Requests), pair.requests.clone().expect("followed")))
+                .collect();
+            assert_eq!(observed.len(), 2, "either side");
+            for (answered, requests) in observed {
+                let of = &requests.per_connection;
+                assert_eq!((answered, of.requests, of.connections), (125, 125, 8));
+                assert_eq!([0, 1, 2, 10, 100].map(|number| of.exactly(number)), [1, 3, 1, 2, 1]);
+            }
             let times = if both_ends { requests } else { 0.0 };
             assert_counted(&scrape, "upstream", &upstream, requests, times, 8.0);
             for side in ["proxy", "upstream"] {
