@@ -8,7 +8,7 @@ use std::{
 };
 
 use finwatch_ebpf::{
-    levels::{LevelRecord, ListenerEntry, PortEntry, STATE_SLOTS},
+    levels::{LevelRecord, ListenerEntry, PortEntry, STATE_SLOTS, Walk},
     state,
     wire::{KEY_EXTERNAL, PairKey, SIDE_UPSTREAM},
 };
@@ -25,6 +25,19 @@ pub const STATES: [(u8, &str); 9] = [
     (state::LAST_ACK, "last_ack"),
     (state::CLOSING, "closing"),
 ];
+
+/// What one reading of one network namespace found.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// The walk's own counts.
+    pub walk: Walk,
+    /// Sockets by the pair's slot.
+    pub levels: Vec<(u32, LevelRecord)>,
+    /// Ephemeral ports held.
+    pub ports: Vec<PortEntry>,
+    /// Accept queues.
+    pub queues: Vec<ListenerEntry>,
+}
 
 /// One reading of the kernel's tables, of every network namespace.
 #[derive(Clone, Debug)]
@@ -81,6 +94,8 @@ impl PairLevel {
 pub struct NamespaceLevel {
     /// `host`, or its inode number.
     pub name: String,
+    /// How often it was read.
+    pub walks: u64,
     /// How many ephemeral ports there are for one source and destination.
     pub port_limit: u32,
     /// Timewait sockets it may hold, 0 when unknown.
@@ -143,6 +158,13 @@ pub fn address(words: [u64; 2]) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
+/// The reverse of [`address`].
+pub fn words(address: Ipv6Addr) -> [u64; 2] {
+    let octets = address.octets();
+    let (high, low) = octets.split_at(8);
+    [high, low].map(|eight| u64::from_ne_bytes(eight.try_into().expect("half of sixteen")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +180,7 @@ mod tests {
         };
         NamespaceLevel {
             name: name.into(),
+            walks: 1,
             port_limit: 10,
             time_wait_limit: 0,
             time_wait_overflow: 0,
@@ -196,8 +219,7 @@ mod tests {
     #[test]
     fn addresses_are_in_memory_order() {
         let v6: Ipv6Addr = "2001:db8::1".parse().expect("an address");
-        let octets = v6.octets();
-        let word = |from: usize| u64::from_ne_bytes(octets[from..from + 8].try_into().expect("eight"));
-        assert_eq!(address([word(0), word(8)]), v6);
+        assert_eq!(address(words(v6)), v6);
+        assert_eq!(words(v6)[0].to_ne_bytes(), [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0]);
     }
 }

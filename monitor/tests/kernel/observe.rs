@@ -33,7 +33,7 @@ use crate::harness::{
 const PORT: u16 = 30_000;
 
 /// Everything since the daemon's start.
-pub(crate) fn ask(run_dir: &Path) -> Observation {
+fn ask(run_dir: &Path) -> Observation {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let daemon = Asked::at(socket::path(run_dir));
     runtime.block_on(daemon.ask("/observation?since=86400")).expect("an answer")

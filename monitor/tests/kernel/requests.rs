@@ -3,10 +3,12 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     thread,
     time::Duration,
 };
 
+use finwatch::{api::socket, model::observation::Observation};
 use finwatch_ebpf::wire::Counter;
 
 use crate::harness::{
@@ -17,7 +19,6 @@ use crate::harness::{
     traffic::{listen, local, pair},
     until,
 };
-use crate::observe::ask;
 
 const PORT: u16 = 30_000;
 const REQUESTS: &str = "finwatch_requests_total";
@@ -26,6 +27,8 @@ const PER_CONNECTION: &str = "finwatch_requests_per_connection";
 /// Both ways of following, and whether the accepting end's times are told.
 const WAYS: [(&str, bool); 2] = [("--requests", true), ("--requests=coarse", false)];
 
+/// Exchanges of two threads.
+const EXCHANGES: u32 = 500;
 /// Longer than any jiffy.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -65,6 +68,17 @@ fn settled(daemon: &Daemon) -> Scrape {
         let scrape = daemon.scrape();
         (scrape.sum("finwatch_tracked_connections", &[]) < 0.5).then_some(scrape)
     })
+}
+
+/// Everything since the daemon's start. By hand: tokio's signal pipe belongs to the descriptors of one thread, and each
+/// namespace here has its own.
+fn observe(daemon: &Daemon) -> Observation {
+    let mut stream = UnixStream::connect(socket::path(daemon.directory.path())).expect("the daemon listens");
+    write!(stream, "GET /observation?since=86400 HTTP/1.0\r\nHost: finwatch\r\n\r\n").expect("room to write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
 #[track_caller]
@@ -107,7 +121,7 @@ fn requests_are_counted_exactly() {
             let scrape = settled(&daemon);
             let upstream = local(1, PORT).to_string();
             assert_counted(&scrape, "proxy", &upstream, requests, requests, 8.0);
-            let observation = ask(daemon.directory.path());
+            let observation = observe(&daemon);
             let observed: Vec<_> = observation
                 .pairs
                 .iter()
@@ -263,7 +277,6 @@ fn threads_that_share_a_connection() {
     if !can_run("threads_that_share_a_connection") {
         return;
     }
-    const EXCHANGES: u32 = 500;
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&["--requests"]);
         let (mut proxy, mut upstream) = pair(&listen(local(1, PORT)));

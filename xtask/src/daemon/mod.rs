@@ -36,7 +36,7 @@ impl Daemon {
         Self::private_with(binary, &[])
     }
 
-    /// The same, with these flags.
+    /// The same with flags.
     pub(crate) fn private_with(binary: &Path, flags: &[&str]) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("finwatch-run-").tempdir().context("a directory to run in")?;

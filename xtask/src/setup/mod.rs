@@ -97,6 +97,13 @@ impl Plan {
         if matches!(purpose, Purpose::Test | Purpose::Bench) {
             program("wrk", "wrk", "load for the measurements");
         }
+        if purpose == Purpose::Test {
+            program(
+                "promtool",
+                "prometheus",
+                "promtool, which tests the recording rules; its service is neither started nor enabled",
+            );
+        }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
         }
