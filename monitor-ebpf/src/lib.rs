@@ -15,5 +15,6 @@ pub mod levels;
 pub mod offsets;
 #[cfg(feature = "agent")]
 mod pod;
+pub mod requests;
 pub mod state;
 pub mod wire;

@@ -6,6 +6,7 @@ use aya::Pod;
 use crate::{
     levels::{LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk},
     offsets::Offsets,
+    requests::{Exchanges, RequestRecord},
     wire::{ClosedKey, ClosedSet, Connection, EndpointKey, PairKey, PairRecord, Settings, Totals},
 };
 
@@ -21,3 +22,4 @@ macro_rules! pod {
 
 pod!(ClosedSet, ClosedKey, Connection, EndpointKey, Offsets, PairKey, PairRecord, Settings, Totals);
 pod!(LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk);
+pod!(Exchanges, RequestRecord);

@@ -54,10 +54,15 @@ pub struct PairKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    /// Sum of the samples in milliseconds.
-    pub sum_ms: u64,
+    /// Sum of the samples, in the unit of the bounds: milliseconds unless its owner says otherwise.
+    pub sum: u64,
     /// Samples per slot, not cumulative.
     pub slots: [u64; SLOTS],
+}
+
+impl Histogram {
+    /// No samples.
+    pub const EMPTY: Self = Self { sum: 0, slots: [0; SLOTS] };
 }
 
 /// What a pair's record counts; the discriminant is the index into [`PairRecord::counters`].
@@ -132,10 +137,12 @@ pub enum Counter {
     FinThenRstSent,
     /// Handed to a timewait mini-socket.
     TimeWaitEntered,
+    /// Requests answered; counted only where that was asked for.
+    Requests,
 }
 
 /// How many counters a pair has.
-pub const COUNTERS: usize = Counter::TimeWaitEntered as usize + 1;
+pub const COUNTERS: usize = Counter::Requests as usize + 1;
 /// Slots of [`PairRecord::counters`]: a power of two, so that the verifier sees a masked index stay inside.
 pub const COUNTER_SLOTS: usize = 64;
 const _: () = assert!(COUNTERS <= COUNTER_SLOTS);
@@ -430,6 +437,8 @@ pub const FILTER_NETNS: u32 = 1 << 5;
 pub const FEATURE_TYPED_TASK: u32 = 1;
 /// [`Settings::features`]: a socket's cgroup is a typed pointer (from 5.15 on).
 pub const FEATURE_TYPED_CGROUP: u32 = 1 << 1;
+/// [`Settings::features`]: requests are followed.
+pub const FEATURE_REQUESTS: u32 = 1 << 2;
 
 /// Value in `PORTS` and `NETS`: include.
 pub const RULE_INCLUDE: u32 = 1;

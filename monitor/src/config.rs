@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::recorder::file::FileOptions;
 use crate::{
-    cli::args::{LogArgs, LogFormat, LogLevel, Netns, Options},
+    cli::args::{LogArgs, LogFormat, LogLevel, Netns, Options, Requests},
     model::labels::ProcessFilter,
 };
 use value::{EndpointRule, Given};
@@ -88,6 +88,8 @@ pub struct Config {
     pub goodbye_bytes: u32,
     /// Where the rules about requests do not apply.
     pub no_request_rules: Vec<EndpointRule>,
+    /// How requests are followed.
+    pub requests: Requests,
     /// Which network namespaces are watched.
     pub netns: Netns,
     /// Where the lock and the socket are.
@@ -185,6 +187,7 @@ impl Config {
                 .map_or(DEFAULT_GOODBYE_BYTES, |n| n.0),
             no_request_rules: list(flags.no_request_rules, file.no_request_rules, |rule| rule)
                 .unwrap_or_default(),
+            requests: flags.requests.or(file.requests).unwrap_or_default(),
             netns: flags.netns.or(file.netns).unwrap_or_default(),
             run_dir: one(flags.run_dir, file.run_dir)
                 .map_or_else(|| DEFAULT_RUN_DIR.into(), |directory| directory.0),

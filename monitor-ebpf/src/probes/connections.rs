@@ -12,6 +12,7 @@ use crate::{
     count::add,
     maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, setting, totals},
     pairs::{Pair, record},
+    requests,
     socket::{Common, Tcp, jiffies, now},
 };
 
@@ -131,6 +132,7 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
     if CONNECTIONS.remove(sk.address()).is_err() {
         return;
     }
+    requests::forget(sk);
     touch(record);
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), MINUS_ONE) };

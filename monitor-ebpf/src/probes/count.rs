@@ -43,7 +43,7 @@ pub fn count_number(record: *mut PairRecord, counter: u8) {
 /// Adds a sample in jiffies to a histogram with bounds in milliseconds.
 #[inline(always)]
 pub fn observe_jiffies(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], jiffies: u32) {
-    observe_ms(histogram, bounds, jiffies_to_ms(jiffies));
+    observe(histogram, bounds, jiffies_to_ms(jiffies));
 }
 
 /// Jiffies in milliseconds.
@@ -52,10 +52,10 @@ pub fn jiffies_to_ms(jiffies: u32) -> u64 {
     u64::from(jiffies) * MS_PER_SECOND / u64::from(setting!(hz).max(1))
 }
 
-/// Adds a sample in milliseconds to a histogram.
+/// Adds a sample, in the unit of the bounds, to a histogram.
 #[inline(always)]
-pub fn observe_ms(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], ms: u64) {
-    let index = slot(bounds, u32::try_from(ms).unwrap_or(u32::MAX));
+pub fn observe(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], sample: u64) {
+    let index = slot(bounds, u32::try_from(sample).unwrap_or(u32::MAX));
     // Through memory, as a byte: otherwise the verifier follows each of the slots' paths to the program's end.
     let index = usize::from(black_box(u8::try_from(index).unwrap_or(0))).min(SLOTS - 1);
     // SAFETY: `histogram` is part of a live map value.
@@ -65,7 +65,7 @@ pub fn observe_ms(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], ms: u64)
     // SAFETY: inside the map value.
     unsafe { add(number, 1) };
     // SAFETY: inside the map value.
-    let sum = unsafe { addr_of_mut!((*histogram).sum_ms) };
+    let sum = unsafe { addr_of_mut!((*histogram).sum) };
     // SAFETY: inside the map value.
-    unsafe { add(sum, ms) };
+    unsafe { add(sum, sample) };
 }

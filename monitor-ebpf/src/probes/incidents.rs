@@ -2,13 +2,12 @@
 
 use core::ptr::addr_of_mut;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use finwatch_ebpf::wire::{ClosedConnection, Connection, Incident, PairRecord};
 
 use crate::{
     count::add,
     maps::{INCIDENTS, setting, totals},
-    socket::{Common, Tcp, now},
+    socket::{Common, Tcp, now, now_ns},
 };
 
 /// Reports the death of a connection that has its verdict, out of the state `left`, unless the pair has reported enough
@@ -54,12 +53,6 @@ fn hand_over(record: *mut PairRecord, now: u32, incident: impl FnOnce() -> Incid
     };
     // SAFETY: a field of a live map value.
     unsafe { add(counted, 1) };
-}
-
-#[inline(always)]
-fn now_ns() -> u64 {
-    // SAFETY: no arguments, no side effects.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Counts the report against the pair's limit. Two CPUs at once may let one more through; nothing rests on it.

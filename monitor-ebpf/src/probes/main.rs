@@ -12,6 +12,7 @@ mod maps;
 mod pairs;
 mod process;
 mod receive_reset;
+mod requests;
 mod send_reset;
 mod set_state;
 mod socket;

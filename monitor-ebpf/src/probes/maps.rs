@@ -11,6 +11,7 @@ use finwatch_ebpf::{
         PORTS as ALL_PORTS, PortEntry, Process, Walk,
     },
     offsets::Offsets,
+    requests::{Exchanges, RequestRecord},
     wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
 };
 
@@ -38,6 +39,15 @@ pub static SETTINGS: Settings = Settings {
 /// Live connections by socket address.
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// Requests on live connections by socket address, where they are followed: room for each of [`CONNECTIONS`].
+#[map]
+pub static EXCHANGES: HashMap<u64, Exchanges> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// What the pairs' requests come to, by the slot of [`PAIRS`], where they are followed; the agent maps it into its
+/// memory.
+#[map]
+pub static REQUESTS: Array<RequestRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
 
 /// Connections that late segments may still concern; the oldest make room.
 #[map]

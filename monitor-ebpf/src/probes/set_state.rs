@@ -8,9 +8,7 @@ use core::{
     ptr::{addr_of_mut, read_volatile, write_volatile},
 };
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use finwatch_ebpf::{
     cause::{UNKNOWN, judge},
     histogram::{DURATION_BOUNDS_MS, IDLE_BOUNDS_MS},
@@ -26,11 +24,12 @@ use finwatch_ebpf::{
 
 use crate::{
     connections::{find, forget, remember, track},
-    count::{count, count_number, observe_jiffies, observe_ms},
+    count::{count, count_number, observe, observe_jiffies},
     incidents::report,
     maps::setting,
     pairs::Pair,
-    socket::{Common, Tcp},
+    requests,
+    socket::{Common, Tcp, now_ns},
 };
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -109,11 +108,12 @@ fn connecting(sk: Common, tcp: Tcp) {
 }
 
 #[inline(always)]
-fn established(sk: Common, _tcp: Tcp) {
+fn established(sk: Common, tcp: Tcp) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: a live map value; the socket's lock keeps others away.
     unsafe { (*conn).on_established(now_ns()) };
     count(record, Counter::Opened);
+    requests::begin(sk, tcp);
 }
 
 /// A handshake in SYN_RECV is over: an accepted connection, or one of ours that was opened from both ends at once.
@@ -132,6 +132,7 @@ fn shaken_hands(sk: Common, tcp: Tcp) {
     }
     if let Some(record) = track(sk, &pair, Connection::accepted(pair.slot(), now_ns())) {
         count(record, Counter::Opened);
+        requests::begin(sk, tcp);
     }
 }
 
@@ -177,6 +178,7 @@ fn ended(sk: Common, old: u8) {
     let Some((conn, record)) = find(sk) else { return };
     let Some(tcp) = sk.tcp() else { return };
     bury(tcp, old, conn);
+    requests::end(sk, tcp, record);
     let [bits, anomaly, ..] = settle(conn, record).to_le_bytes();
     if bits & VERDICT_FOLLOWED != 0 {
         remember(sk, tcp, conn, record);
@@ -223,13 +225,7 @@ fn settle(conn: *mut Connection, record: *mut PairRecord) -> u32 {
     if conn.has(CONN_OPENED) {
         let ms = now_ns().saturating_sub(conn.opened_ns) / NS_PER_MS;
         // SAFETY: a field of a live map value.
-        observe_ms(unsafe { addr_of_mut!((*record).connection_duration) }, &DURATION_BOUNDS_MS, ms);
+        observe(unsafe { addr_of_mut!((*record).connection_duration) }, &DURATION_BOUNDS_MS, ms);
     }
     u32::from_le_bytes([verdict.bits, verdict.anomaly, 0, 0])
-}
-
-#[inline(always)]
-fn now_ns() -> u64 {
-    // SAFETY: no arguments, no side effects.
-    unsafe { bpf_ktime_get_ns() }
 }

@@ -2,9 +2,12 @@
 
 use core::{ffi::c_void, ptr::read_volatile};
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_jiffies64, bpf_ktime_get_ns, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
+};
 use finwatch_ebpf::{
     evidence::Evidence,
+    requests::Position,
     wire::{ClosedKey, FEATURE_TYPED_CGROUP},
 };
 
@@ -15,6 +18,7 @@ use crate::{
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+const NS_PER_SECOND: u64 = 1_000_000_000;
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 /// How many segments of a backlog are looked at; neighbours are merged when they come.
@@ -191,6 +195,27 @@ impl Tcp {
         now.wrapping_sub(sent).min(now.wrapping_sub(received))
     }
 
+    /// When data was last sent, to a jiffy, in nanoseconds of CLOCK_MONOTONIC.
+    #[inline(always)]
+    pub fn last_sent_ns(self) -> u64 {
+        let ago = now().wrapping_sub(load(self.0, offset!(lsndtime)));
+        now_ns().saturating_sub(u64::from(ago) * NS_PER_SECOND / u64::from(setting!(hz).max(1)))
+    }
+
+    /// How far the application has come.
+    #[inline(always)]
+    pub fn position(self) -> Position {
+        let flags: u64 = load(self.0, offset!(flags));
+        Position {
+            state: load(self.0, offset!(state)),
+            write_seq: load(self.0, offset!(write_seq)),
+            copied_seq: load(self.0, offset!(copied_seq)),
+            rcv_nxt: load(self.0, offset!(rcv_nxt)),
+            peer_fin: flags & SOCK_DONE != 0,
+            dead: flags & SOCK_DEAD != 0,
+        }
+    }
+
     /// Whether no application has it yet: a connection that waits for accept().
     #[inline(always)]
     pub fn is_unaccepted(self) -> bool {
@@ -306,4 +331,11 @@ pub fn now() -> u32 {
 pub fn jiffies() -> u64 {
     // SAFETY: no arguments, no side effects.
     unsafe { bpf_jiffies64() }
+}
+
+/// CLOCK_MONOTONIC now.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: no arguments, no side effects.
+    unsafe { bpf_ktime_get_ns() }
 }

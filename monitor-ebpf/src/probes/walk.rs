@@ -21,6 +21,7 @@ use crate::{
     connections::{adopt, recall, record_of},
     maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
     pairs::Pair,
+    requests,
     socket::{Common, Tcp, cgroup_of},
     walk_tables::{count_socket, hold_port, queue},
 };
@@ -158,7 +159,10 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     let slot = pair.slot();
     let adopted = Connection::adopted(slot, opened_here, state, &tcp.evidence());
     match adopted {
-        Some(conn) if walk.mode & WALK_ADOPTS != 0 && adopt(sk, &pair, conn) => walk.tracked += 1,
+        Some(conn) if walk.mode & WALK_ADOPTS != 0 && adopt(sk, &pair, conn) => {
+            walk.tracked += 1;
+            requests::begin(sk, tcp);
+        }
         Some(_) => walk.untracked += 1,
         None => {}
     }

@@ -8,18 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use finwatch_ebpf::{histogram::SLOTS, wire::Histogram};
+use finwatch_ebpf::wire::Histogram;
 
 use crate::{
     kernel::listeners::{Listener, Listeners, accepting},
     model::{
-        counts::{Counts, Samples},
-        families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES},
+        counts::{Counts, PerConnection, Samples},
+        families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES, HistogramFamily},
         history::{History, Mark},
         labels::{Group, ProcessFilter, Side, endpoint, groups},
         levels::{NamespaceLevel, PairLevel, STATES, Snapshot, address, largest, listener_key},
         observation::{
-            AcceptQueue, EarlierUse, KernelSettings, Namespace, Observation, Pair, PortUse, Watch, Window,
+            AcceptQueue, EarlierUse, KernelSettings, Namespace, Observation, Pair, PortUse, Requests, Watch,
+            Window,
         },
         source::{AgentSource, HistogramId, HookMode, LevelSource, PairSource, WorkloadSource},
         sums::{PairSum, Sums},
@@ -146,10 +147,16 @@ impl Observer {
         let counts = growth(source, group, since);
         let first_half = middle.map(|middle| counts.minus(&growth(source, group, Some(middle))));
         let samples = |id| {
-            let family = HISTOGRAM_FAMILIES.iter().find(|family| family.histogram == id);
-            let bounds = family.expect("every histogram has a family").bounds_ms;
-            Samples::new(&sampled(source, group, since, id), bounds)
+            let family = family(id);
+            Samples::in_unit(&sampled(source, group, since, id), family.bounds, family.per_unit)
         };
+        let requests = source.follows_requests().then(|| {
+            let id = HistogramId::RequestsPerConnection;
+            Requests {
+                time_to_first_byte: samples(HistogramId::TimeToFirstByte),
+                per_connection: PerConnection::new(&sampled(source, group, since, id), family(id).bounds),
+            }
+        });
         let mut level = PairLevel::default();
         for one in group.slots.iter().filter_map(|slot| snapshot?.pairs.get(slot)) {
             level.merge(one);
@@ -171,6 +178,7 @@ impl Observer {
             local_close_idle: samples(HistogramId::LocalCloseIdle),
             lost_request_idle: samples(HistogramId::LostRequestIdle),
             connection_duration: samples(HistogramId::ConnectionDuration),
+            requests,
             sockets: sockets(&level),
             idle: level.idle,
             oldest_close_wait_seconds: None,
@@ -233,6 +241,11 @@ fn slot_counts(source: &dyn PairSource, slot: u32) -> Counts {
     counts
 }
 
+fn family(id: HistogramId) -> &'static HistogramFamily {
+    let family = HISTOGRAM_FAMILIES.iter().find(|family| family.histogram == id);
+    family.expect("every histogram has a family")
+}
+
 /// What a group's slots have counted since a mark.
 fn growth(source: &dyn PairSource, group: &Group, since: Option<&Mark>) -> Counts {
     let mut counts = Counts::default();
@@ -247,12 +260,12 @@ fn growth(source: &dyn PairSource, group: &Group, since: Option<&Mark>) -> Count
 
 /// A histogram's growth over a group's slots.
 fn sampled(source: &dyn PairSource, group: &Group, since: Option<&Mark>, id: HistogramId) -> Histogram {
-    let mut sum = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+    let mut sum = Histogram::EMPTY;
     for &slot in &group.slots {
         let now = source.histogram(slot, id);
         let before = since.map(|since| since.histogram(slot, source.generation(slot), id));
-        let before = before.unwrap_or(Histogram { sum_ms: 0, slots: [0; SLOTS] });
-        sum.sum_ms = sum.sum_ms.saturating_add(now.sum_ms.saturating_sub(before.sum_ms));
+        let before = before.unwrap_or(Histogram::EMPTY);
+        sum.sum = sum.sum.saturating_add(now.sum.saturating_sub(before.sum));
         for (total, (now, before)) in sum.slots.iter_mut().zip(now.slots.into_iter().zip(before.slots)) {
             *total = total.saturating_add(now.saturating_sub(before));
         }

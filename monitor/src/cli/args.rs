@@ -192,6 +192,19 @@ pub struct Options {
     #[arg(long, value_name = "PORT|ADDR:PORT", help_heading = "Rules")]
     pub no_request_rules: Option<Vec<Given<EndpointRule>>>,
 
+    /// Also follow requests: how many were answered, on how many connections, and how soon. Costs something on every send
+    /// and receive (docs/cost.md). "coarse" costs less and tells times to a jiffy, as kernels up to 6.2 do anyway. Without
+    /// a value: on. [default: off]
+    #[arg(
+        long,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        help_heading = "Rules"
+    )]
+    pub requests: Option<Requests>,
+
     /// Keep the lock and the socket that other finwatch commands use in this directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<Given<AbsolutePath>>,
@@ -214,6 +227,19 @@ pub enum Netns {
     /// Every one, containers' included
     #[default]
     All,
+}
+
+/// How requests are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Requests {
+    /// Not at all
+    #[default]
+    Off,
+    /// To the microsecond where the kernel can, else to a jiffy
+    On,
+    /// To a jiffy, with one hook instead of two
+    Coarse,
 }
 
 /// How severe a message is.

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     kernel::btf::Btf,
     kernel::{
-        hooks::{HOOKS, is_required, locate},
+        hooks::{Precision, following, is_required, locate},
         loader::{BTF_PATH, Kernel, Options},
         rights,
     },
@@ -203,7 +203,22 @@ fn types(findings: &mut Vec<Finding>) -> bool {
             )
         });
     }
+    findings.push(Finding::new("requests", Status::Ok, requests(&btf)));
     true
+}
+
+/// What `--requests` would do here.
+fn requests(btf: &Btf<'_>) -> String {
+    let hooks = following(btf, Precision::Finest);
+    let names: Vec<_> = hooks.iter().map(|(hook, _)| hook.name).collect();
+    let names = names.join(", ");
+    if hooks.iter().any(|(_, mode)| *mode == HookMode::Off) {
+        format!("cannot be followed: this kernel has no {names}")
+    } else if hooks.iter().any(|(_, mode)| *mode == HookMode::Partial) {
+        format!("can be followed (requests = \"on\"), their times to a jiffy: {names}")
+    } else {
+        format!("can be followed (requests = \"on\"): {names}")
+    }
 }
 
 /// Loads and attaches everything, and says how each hook fared.
@@ -212,7 +227,6 @@ fn hooks(options: &Options) -> Vec<Finding> {
         Ok(kernel) => kernel,
         Err(error) => return vec![Finding::new("eBPF programs", Status::Failed, error.to_string())],
     };
-    debug_assert_eq!(kernel.hooks.len(), HOOKS.len(), "one row per hook");
     let row = |attached: &crate::kernel::loader::Attached| {
         let hook = attached.hook;
         let name = format!("hook {}", hook.name);

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    args::{LogArgs, Netns, RunArgs},
+    args::{LogArgs, Netns, Requests, RunArgs},
     logging,
     upkeep::Upkeep,
 };
@@ -30,6 +30,7 @@ use crate::{
     },
     kernel::{
         agent::Agent,
+        hooks::Precision,
         listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
@@ -156,6 +157,11 @@ impl From<&Config> for Options {
             exclude_nets: config.exclude_nets.clone(),
             no_request_rules: config.no_request_rules.iter().map(|rule| (rule.address, rule.port)).collect(),
             own_netns_only: config.netns == Netns::Host,
+            requests: match config.requests {
+                Requests::Off => None,
+                Requests::On => Some(Precision::Finest),
+                Requests::Coarse => Some(Precision::Jiffy),
+            },
             debug: debugging(config),
         }
     }

@@ -31,7 +31,7 @@ fn nothing_is_required() {
     assert_eq!(config.pair_ttl, Duration::from_hours(1));
     assert_eq!((config.incidents, config.incidents_per_second), (1024, 10));
     assert_eq!(config.incident_file, None);
-    assert_eq!(config.netns, Netns::All);
+    assert_eq!((config.netns, config.requests), (Netns::All, Requests::Off));
     assert_eq!(config.run_dir, Path::new("/run/finwatch"));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Text));
     assert!(
@@ -93,6 +93,7 @@ fn every_key_can_stand_in_the_file() {
             include-process = ["nginx"]
             exclude-process = ["curl"]
             goodbye-bytes = 0
+            requests = "coarse"
             no-request-rules = [8443, "10.0.0.1:50051"]
             run-dir = "/tmp/finwatch"
             log-level = "debug"
@@ -106,8 +107,8 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!(config.pair_ttl, Duration::from_secs(90));
     assert_eq!((config.snapshot_age, config.max_port_series), (Duration::from_secs(10), 100));
     assert_eq!(
-        (config.netns, config.log_level, config.log_format),
-        (Netns::Host, LogLevel::Debug, LogFormat::Json)
+        (config.netns, config.requests, config.log_level, config.log_format),
+        (Netns::Host, Requests::Coarse, LogLevel::Debug, LogFormat::Json)
     );
     assert_eq!((config.include_ports, config.exclude_ports), (vec![80, 443], vec![22]));
     assert_eq!((config.incidents, config.incidents_per_second), (50, 3));
@@ -116,6 +117,13 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!(config.no_request_rules.len(), 2);
     assert!(config.processes.include.contains("nginx") && config.processes.exclude.contains("curl"));
     assert_eq!(config.proxy_ranges, vec!["192.0.2.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn the_flag_for_requests_needs_no_value() {
+    assert_eq!(from(&["--requests"], None).expect("a flag").requests, Requests::On);
+    let file = "requests = \"on\"";
+    assert_eq!(from(&["--requests=off"], Some(file)).expect("flags win").requests, Requests::Off);
 }
 
 #[test]

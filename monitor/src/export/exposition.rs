@@ -232,24 +232,24 @@ fn set_histogram(
 ) -> bool {
     let record = group.histogram(pairs, family.histogram);
     let mut cumulative = 0_u64;
-    let bounds = family.bounds_ms.iter().zip(record.slots);
+    let bounds = family.bounds.iter().zip(record.slots);
     let buckets: Vec<Bucket> = bounds
-        .map(|(&bound_ms, count)| {
+        .map(|(&bound, count)| {
             cumulative = cumulative.saturating_add(count);
             let mut bucket = Bucket::default();
-            bucket.set_upper_bound(f64::from(bound_ms) / 1e3);
+            bucket.set_upper_bound(f64::from(bound) / family.per_unit);
             bucket.set_cumulative_count(cumulative);
             bucket
         })
         .collect();
-    let count = cumulative.saturating_add(record.slots[family.bounds_ms.len()]);
+    let count = cumulative.saturating_add(record.slots[family.bounds.len()]);
     if count == 0 {
         return false;
     }
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets);
     histogram.set_sample_count(count);
-    histogram.set_sample_sum(record.sum_ms as f64 / 1e3);
+    histogram.set_sample_sum(record.sum as f64 / family.per_unit);
     set_extra_label(sample, None);
     sample.set_histogram(histogram);
     true

@@ -5,6 +5,15 @@ use finwatch_ebpf::offsets::{FIELDS, Field};
 use super::btf::Btf;
 use crate::model::source::HookMode;
 
+/// How exactly the times of requests are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// To the microsecond, where the kernel can.
+    Finest,
+    /// To a jiffy, with one hook instead of two.
+    Jiffy,
+}
+
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookKind {
@@ -35,7 +44,7 @@ pub struct Hook {
     pub required: bool,
 }
 
-/// All hooks, in the order in which they are attached: resets first, so that no end is judged without them.
+/// The hooks that are always attached, in this order: resets first, so that no end is judged without them.
 pub const HOOKS: [Hook; 4] = [
     Hook {
         name: "tcp_receive_reset",
@@ -81,7 +90,50 @@ pub const HOOKS: [Hook; 4] = [
         required: false,
     },
 ];
+
+/// The hooks that follow requests, attached only where that was asked for.
+pub const REQUEST_HOOKS: [Hook; 2] = [
+    Hook {
+        name: "sock_send_length",
+        kind: HookKind::Tracepoint(3),
+        program: "send_length",
+        second: None,
+        purpose: "what applications send: requests and answers",
+        without: "requests are not followed",
+        partial: "",
+        required: false,
+    },
+    Hook {
+        name: "sock_recv_length",
+        kind: HookKind::Tracepoint(3),
+        program: "recv_length",
+        second: None,
+        purpose: "what applications receive: requests and answers",
+        without: "requests are not followed",
+        partial: "",
+        required: false,
+    },
+];
+
+/// The hook that follows requests in their place: kernels up to 6.2 have no other.
+pub const READ_HOOK: Hook = Hook {
+    name: "tcp_rcv_space_adjust",
+    kind: HookKind::Tracepoint(1),
+    program: "data_read",
+    second: None,
+    purpose: "what applications read: requests and answers",
+    without: "requests are not followed",
+    partial: "requests are counted when the next data is read; the time to their answer is told to a jiffy, and only on \
+              the end that opens connections",
+    required: false,
+};
+
 impl Hook {
+    /// Every hook that there may be.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        HOOKS.iter().chain(&REQUEST_HOOKS).chain([&READ_HOOK])
+    }
+
     /// Its programs, in the order in which they run.
     pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.program).chain(self.second)
@@ -118,6 +170,23 @@ pub fn offered(btf: &Btf<'_>, hook: &Hook) -> HookMode {
             None => HookMode::Off,
             Some(_) => HookMode::Full,
         },
+    }
+}
+
+/// The hooks that the running kernel and what was asked for call for, in the order in which they are attached, each with
+/// what the kernel offers of it.
+pub fn wanted(btf: &Btf<'_>, requests: Option<Precision>) -> Vec<(&'static Hook, HookMode)> {
+    let following = requests.map(|precision| following(btf, precision)).unwrap_or_default();
+    following.into_iter().chain(HOOKS.iter().map(|hook| (hook, offered(btf, hook)))).collect()
+}
+
+/// The hooks that follow requests here; what they see of the time is all that can be asked of them, or not.
+pub fn following(btf: &Btf<'_>, precision: Precision) -> Vec<(&'static Hook, HookMode)> {
+    let pair = REQUEST_HOOKS.iter().map(|hook| (hook, offered(btf, hook)));
+    let whole = pair.clone().all(|(_, mode)| mode == HookMode::Full);
+    match offered(btf, &READ_HOOK) {
+        HookMode::Full if !whole || precision == Precision::Jiffy => vec![(&READ_HOOK, HookMode::Partial)],
+        _ => pair.collect(),
     }
 }
 

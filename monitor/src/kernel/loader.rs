@@ -16,8 +16,8 @@ use aya::{
 use finwatch_ebpf::{
     offsets::{Field, Offsets},
     wire::{
-        CLOSED_WAYS, EndpointKey, FEATURE_TYPED_CGROUP, FEATURE_TYPED_TASK, FILTER_EXCLUDE_NETS,
-        FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS, FILTER_NETNS,
+        CLOSED_WAYS, EndpointKey, FEATURE_REQUESTS, FEATURE_TYPED_CGROUP, FEATURE_TYPED_TASK,
+        FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS, FILTER_NETNS,
         FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE, RULE_INCLUDE, Settings,
     },
 };
@@ -28,7 +28,7 @@ use crate::model::source::HookMode;
 use super::{
     btf::{Btf, BtfError},
     expiry::Expiry,
-    hooks::{HOOKS, Hook, HookKind, ITERATOR_PREFIX, is_required, locate, offered},
+    hooks::{Hook, HookKind, ITERATOR_PREFIX, Precision, is_required, locate, wanted},
     mapped::Tables,
     reader::Reader,
     rights,
@@ -66,6 +66,8 @@ pub struct Options {
     pub no_request_rules: Vec<(Option<IpAddr>, u16)>,
     /// Only the network namespace that the agent runs in.
     pub own_netns_only: bool,
+    /// Requests are followed so exactly, or not at all.
+    pub requests: Option<Precision>,
     /// Diagnostics from the programs.
     pub debug: bool,
 }
@@ -209,20 +211,26 @@ impl Kernel {
         let data = fs::read(BTF_PATH).map_err(KernelError::NoBtf)?;
         let btf = Btf::parse(&data)?;
         let offsets = offsets(&btf)?;
-        let modes = HOOKS.map(|hook| offered(&btf, &hook));
+        let hooks = wanted(&btf, options.requests);
         let settings = settings(options, features(&btf));
         drop(data);
         let aya_btf = AyaBtf::from_sys_fs()?;
         let mut ebpf = load(options, &aya_btf, &offsets, &settings)?;
         let slots = options.max_pairs + FIRST_FREE_SLOT;
         fill(&mut ebpf, options, slots)?;
-        let tables = Tables::map(map(&ebpf, "PAIRS")?, slots, map(&ebpf, "OWNERS")?, map(&ebpf, "TOTALS")?);
+        let requests = if options.requests.is_some() { Some(map(&ebpf, "REQUESTS")?) } else { None };
+        let tables = Tables::map(
+            (map(&ebpf, "PAIRS")?, slots),
+            map(&ebpf, "OWNERS")?,
+            map(&ebpf, "TOTALS")?,
+            requests,
+        );
         let tables = std::sync::Arc::new(tables.map_err(KernelError::Mapping)?);
         let index: HashMap<_, PairKey, u32> = typed(&mut ebpf, "PAIR_INDEX")?;
         let free: Queue<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
-        let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
+        let mut hooks = attach(&mut ebpf, &aya_btf, hooks)?;
         drop(aya_btf);
         give_memory_back();
         let levels = levels(&mut ebpf, &tables, options, &settings, &mut hooks)?;
@@ -282,7 +290,7 @@ fn settings(options: &Options, features: u32) -> Settings {
             | flag(!options.exclude_nets.is_empty(), FILTER_EXCLUDE_NETS)
             | flag(!options.no_request_rules.is_empty(), FILTER_NO_REQUEST_RULES)
             | flag(options.own_netns_only, FILTER_NETNS),
-        features,
+        features: features | flag(options.requests.is_some(), FEATURE_REQUESTS),
         closed_mask: closed_sets(options.max_connections) - 1,
         // Of this run's own: nobody outside can choose ends that meet in one set.
         closed_seed: u32::try_from(RandomState::new().hash_one(0_u8) >> 32).expect("half of it"),
@@ -327,6 +335,7 @@ fn load(
     settings: &Settings,
 ) -> Result<Ebpf, KernelError> {
     let at_least_one = |entries: usize| u32::try_from(entries.max(1)).unwrap_or(u32::MAX);
+    let where_followed = |entries: u32| if options.requests.is_some() { entries } else { 1 };
     let log_level: u8 = if options.debug { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
@@ -338,6 +347,8 @@ fn load(
         .map_max_entries("CLOSED", settings.closed_mask + 1)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("LEVELS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("EXCHANGES", where_followed(options.max_connections))
+        .map_max_entries("REQUESTS", where_followed(options.max_pairs + FIRST_FREE_SLOT))
         .map_max_entries("PROCESSES", options.max_connections)
         .map_max_entries("PAIR_INDEX", options.max_pairs)
         .map_max_entries("FREE_SLOTS", options.max_pairs)
@@ -399,10 +410,10 @@ fn mapped(address: IpAddr) -> [u8; 16] {
 fn attach(
     ebpf: &mut Ebpf,
     btf: &AyaBtf,
-    modes: [HookMode; HOOKS.len()],
+    hooks: Vec<(&'static Hook, HookMode)>,
 ) -> Result<Vec<Attached>, KernelError> {
     let mut attached = Vec::new();
-    for (hook, offered) in HOOKS.iter().zip(modes) {
+    for (hook, offered) in hooks {
         let result = if offered == HookMode::Off {
             Err(KernelError::MissingHook(hook.name))
         } else {

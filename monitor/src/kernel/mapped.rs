@@ -14,6 +14,7 @@ use std::{
 use aya::{Pod, maps::MapData};
 use finwatch_ebpf::{
     histogram::SLOTS,
+    requests::RequestRecord,
     wire::{
         COUNTER_SLOTS, Counter, Histogram, KEY_FOLDED, OWNER_BUCKETS, PairKey, PairRecord, SLOT_FREE,
         SLOT_IN_USE, Totals,
@@ -79,25 +80,33 @@ impl<T> Array<T> {
     }
 }
 
-/// The pairs' records, the owners' shares and the host-wide counts.
+/// The pairs' records and requests, the owners' shares and the host-wide counts.
 pub struct Tables {
     pairs: Array<PairRecord>,
     owners: Array<u64>,
     totals: Array<Totals>,
+    /// `None` where requests are not followed.
+    requests: Option<Array<RequestRecord>>,
     /// Held for reading by scrapes, for writing while slots are emptied.
     steady: RwLock<()>,
 }
 
 impl Tables {
-    /// Maps the three arrays; `slots` is the length of the first.
+    /// Maps the arrays; the first comes with its length, which is also that of `requests`.
     ///
     /// # Errors
     /// When the kernel refuses to map them.
-    pub fn map(pairs: &MapData, slots: u32, owners: &MapData, totals: &MapData) -> io::Result<Self> {
+    pub fn map(
+        (pairs, slots): (&MapData, u32),
+        owners: &MapData,
+        totals: &MapData,
+        requests: Option<&MapData>,
+    ) -> io::Result<Self> {
         Ok(Self {
             pairs: Array::map(pairs, slots)?,
             owners: Array::map(owners, OWNER_BUCKETS)?,
             totals: Array::map(totals, 1)?,
+            requests: requests.map(|requests| Array::map(requests, slots)).transpose()?,
             steady: RwLock::default(),
         })
     }
@@ -165,10 +174,11 @@ impl Tables {
         }
         for id in HistogramId::ALL {
             let counted = self.histogram(from, id);
-            for (index, count) in counted.slots.into_iter().enumerate() {
-                self.histogram_slot(to, id, index).fetch_add(count, Ordering::Relaxed);
+            let Some(heir) = self.histogram_numbers(to, id) else { continue };
+            for (number, count) in heir.slots.into_iter().zip(counted.slots) {
+                number.fetch_add(count, Ordering::Relaxed);
             }
-            self.histogram_sum(to, id).fetch_add(counted.sum_ms, Ordering::Relaxed);
+            heir.sum.fetch_add(counted.sum, Ordering::Relaxed);
         }
     }
 
@@ -181,6 +191,10 @@ impl Tables {
         let owner = unsafe { (*record).owner };
         // SAFETY: as above; integers only.
         unsafe { record.write_bytes(0, 1) };
+        if let Some(requests) = &self.requests {
+            // SAFETY: as above.
+            unsafe { requests.at(slot).write_bytes(0, 1) };
+        }
         // SAFETY: as above.
         unsafe { (*record).generation = generation.wrapping_add(1) };
         self.owners.number(owner % OWNER_BUCKETS, |taken| taken).fetch_sub(1, Ordering::Relaxed);
@@ -212,39 +226,63 @@ impl Tables {
         })
     }
 
-    fn histogram_sum(&self, slot: u32, id: HistogramId) -> &AtomicU64 {
-        self.pairs.number(slot, |record| {
-            let histogram = part(record, id);
-            // SAFETY: a valid pointer; only an address is taken.
-            unsafe { addr_of_mut!((*histogram).sum_ms) }
-        })
-    }
-
-    /// # Panics
-    /// When there is no such slot in the histogram.
-    fn histogram_slot(&self, slot: u32, id: HistogramId, index: usize) -> &AtomicU64 {
-        assert!(index < SLOTS, "histogram slot {index} of {SLOTS}");
-        self.pairs.number(slot, |record| {
-            let histogram = part(record, id);
-            // SAFETY: a valid pointer; only an address is taken.
-            let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
-            // SAFETY: the index is below the array's length.
-            unsafe { slots.add(index) }
-        })
+    /// A histogram's numbers; `None` where it is not kept.
+    fn histogram_numbers(&self, slot: u32, id: HistogramId) -> Option<HistogramNumbers<'_>> {
+        let histogram = match id {
+            HistogramId::TimeToFirstByte | HistogramId::RequestsPerConnection => {
+                let record = self.requests.as_ref()?.at(slot);
+                if id == HistogramId::TimeToFirstByte {
+                    // SAFETY: `at` gives a valid pointer; only an address is taken.
+                    unsafe { addr_of_mut!((*record).time_to_first_byte) }
+                } else {
+                    // SAFETY: as above.
+                    unsafe { addr_of_mut!((*record).per_connection) }
+                }
+            }
+            HistogramId::PeerCloseIdle => {
+                // SAFETY: as above.
+                unsafe { addr_of_mut!((*self.pairs.at(slot)).peer_close_idle) }
+            }
+            HistogramId::LocalCloseIdle => {
+                // SAFETY: as above.
+                unsafe { addr_of_mut!((*self.pairs.at(slot)).local_close_idle) }
+            }
+            HistogramId::LostRequestIdle => {
+                // SAFETY: as above.
+                unsafe { addr_of_mut!((*self.pairs.at(slot)).lost_request_idle) }
+            }
+            HistogramId::ConnectionDuration => {
+                // SAFETY: as above.
+                unsafe { addr_of_mut!((*self.pairs.at(slot)).connection_duration) }
+            }
+        };
+        Some(HistogramNumbers::new(histogram))
     }
 }
 
-/// A histogram of a record.
-fn part(record: *mut PairRecord, id: HistogramId) -> *mut Histogram {
-    match id {
+/// A mapped histogram as atomics.
+struct HistogramNumbers<'a> {
+    sum: &'a AtomicU64,
+    slots: [&'a AtomicU64; SLOTS],
+}
+
+impl HistogramNumbers<'_> {
+    /// Those of a histogram in a mapping that outlives them.
+    fn new(histogram: *mut Histogram) -> Self {
         // SAFETY: all callers pass a valid pointer; only an address is taken.
-        HistogramId::PeerCloseIdle => unsafe { addr_of_mut!((*record).peer_close_idle) },
+        let sum = unsafe { addr_of_mut!((*histogram).sum) };
         // SAFETY: as above.
-        HistogramId::LocalCloseIdle => unsafe { addr_of_mut!((*record).local_close_idle) },
-        // SAFETY: as above.
-        HistogramId::LostRequestIdle => unsafe { addr_of_mut!((*record).lost_request_idle) },
-        // SAFETY: as above.
-        HistogramId::ConnectionDuration => unsafe { addr_of_mut!((*record).connection_duration) },
+        let slots = unsafe { addr_of_mut!((*histogram).slots) }.cast::<u64>();
+        Self {
+            // SAFETY: an aligned number of a mapped value; every access to it is atomic or the kernel's.
+            sum: unsafe { AtomicU64::from_ptr(sum) },
+            slots: std::array::from_fn(|index| {
+                // SAFETY: the index is below the array's length.
+                let number = unsafe { slots.add(index) };
+                // SAFETY: as for `sum`.
+                unsafe { AtomicU64::from_ptr(number) }
+            }),
+        }
     }
 }
 
@@ -276,11 +314,14 @@ impl PairSource for Tables {
     }
 
     fn histogram(&self, slot: u32, id: HistogramId) -> Histogram {
-        let mut slots = [0; SLOTS];
-        for (index, count) in slots.iter_mut().enumerate() {
-            *count = self.histogram_slot(slot, id, index).load(Ordering::Relaxed);
-        }
-        Histogram { sum_ms: self.histogram_sum(slot, id).load(Ordering::Relaxed), slots }
+        self.histogram_numbers(slot, id).map_or(Histogram::EMPTY, |numbers| Histogram {
+            sum: numbers.sum.load(Ordering::Relaxed),
+            slots: numbers.slots.map(|number| number.load(Ordering::Relaxed)),
+        })
+    }
+
+    fn follows_requests(&self) -> bool {
+        self.requests.is_some()
     }
 
     fn steady(&self) -> Option<RwLockReadGuard<'_, ()>> {

@@ -6,7 +6,7 @@
 use std::collections::HashMap as StdHashMap;
 
 use aya::maps::{HashMap, MapData};
-use finwatch_ebpf::wire::Connection;
+use finwatch_ebpf::{requests::Exchanges, wire::Connection};
 
 use super::mapped::Tables;
 
@@ -16,15 +16,25 @@ const MAX_SUSPECTS: usize = 16_384;
 /// The search for missed ends.
 pub struct Missed {
     connections: HashMap<MapData, u64, Connection>,
+    exchanges: HashMap<MapData, u64, Exchanges>,
     max_connections: usize,
     /// With the walk that did not meet them.
     suspects: StdHashMap<u64, (Connection, u32)>,
 }
 
 impl Missed {
-    /// Searches `connections`, which has room for `max_connections`.
-    pub fn new(connections: HashMap<MapData, u64, Connection>, max_connections: u32) -> Self {
-        Self { connections, max_connections: max_connections as usize, suspects: StdHashMap::new() }
+    /// Searches `connections`, which has room for `max_connections`; their `exchanges` go with them.
+    pub fn new(
+        connections: HashMap<MapData, u64, Connection>,
+        exchanges: HashMap<MapData, u64, Exchanges>,
+        max_connections: u32,
+    ) -> Self {
+        Self {
+            connections,
+            exchanges,
+            max_connections: max_connections as usize,
+            suspects: StdHashMap::new(),
+        }
     }
 
     /// One search. `last_walk` gives a namespace's last finished walk, or the last of all where the
@@ -48,6 +58,8 @@ impl Missed {
             // Should a new socket have taken the address this very moment, the next walk takes it in again.
             if self.connections.remove(&socket).is_ok() {
                 tables.close_missed(slot);
+                // It is not there where requests are not followed.
+                drop(self.exchanges.remove(&socket));
             }
         }
     }

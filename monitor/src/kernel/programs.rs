@@ -8,7 +8,7 @@ use std::{
 
 use aya::Ebpf;
 
-use super::hooks::{HOOKS, Hook};
+use super::hooks::Hook;
 use crate::model::source::ProgramStats;
 
 const NS_PER_SECOND: f64 = 1e9;
@@ -22,7 +22,7 @@ pub struct Programs {
 impl Programs {
     /// The programs of `ebpf` that are loaded.
     pub fn of(ebpf: &Ebpf) -> Self {
-        let loaded = HOOKS.iter().flat_map(Hook::programs).filter_map(|program| {
+        let loaded = Hook::all().flat_map(Hook::programs).filter_map(|program| {
             let fd = ebpf.program(program)?.fd().ok()?;
             Some((program, fd.as_fd().as_raw_fd()))
         });

@@ -65,7 +65,11 @@ impl Parts {
             tables: tables.clone(),
             announced: typed(ebpf, "NAMESPACES")?,
             processes: Processes::new(typed(ebpf, "PROCESSES")?),
-            missed: Missed::new(typed(ebpf, "CONNECTIONS")?, options.max_connections),
+            missed: Missed::new(
+                typed(ebpf, "CONNECTIONS")?,
+                typed(ebpf, "EXCHANGES")?,
+                options.max_connections,
+            ),
             own_only: options.own_netns_only,
         })
     }

@@ -140,10 +140,15 @@ pub struct Mode {
 impl Samples {
     /// A histogram whose bounds are `bounds_ms`.
     pub fn new(histogram: &Histogram, bounds_ms: &[u32; SLOTS - 1]) -> Self {
-        let bounds = bounds_ms.iter().map(|bound| Some(f64::from(*bound) / 1e3)).chain([None]);
+        Self::in_unit(histogram, bounds_ms, 1e3)
+    }
+
+    /// A histogram of which so many units make a second.
+    pub fn in_unit(histogram: &Histogram, bounds: &[u32; SLOTS - 1], per_second: f64) -> Self {
+        let bounds = bounds.iter().map(|bound| Some(f64::from(*bound) / per_second)).chain([None]);
         Self {
             count: histogram.slots.iter().fold(0, |sum, count| sum.saturating_add(*count)),
-            sum_seconds: histogram.sum_ms as f64 / 1e3,
+            sum_seconds: histogram.sum as f64 / per_second,
             buckets: bounds.zip(histogram.slots).filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -166,6 +171,36 @@ impl Samples {
         let below = bounds_ms.iter().map(|bound| f64::from(*bound) / 1e3);
         let low = below.take_while(|bound| high.is_none_or(|high| *bound < high)).last().unwrap_or(0.0);
         Some(Mode { low, high, count })
+    }
+}
+
+/// How many connections carried how many requests. Written as `{"connections": 3, "requests": 30, "buckets": [[10, 3]]}`:
+/// the upper bounds (`null` for none) of those buckets that hold any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerConnection {
+    /// Connections that have ended.
+    pub connections: u64,
+    /// Requests answered on them.
+    pub requests: u64,
+    /// Upper bound of each bucket that holds any, and how many connections it holds (not cumulative); rising.
+    pub buckets: Vec<(Option<u32>, u64)>,
+}
+
+impl PerConnection {
+    /// A histogram with these bounds.
+    pub fn new(histogram: &Histogram, bounds: &[u32; SLOTS - 1]) -> Self {
+        let bounds = bounds.iter().copied().map(Some).chain([None]);
+        Self {
+            connections: histogram.slots.iter().fold(0, |sum, count| sum.saturating_add(*count)),
+            requests: histogram.sum,
+            buckets: bounds.zip(histogram.slots).filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    /// Connections that carried exactly so many requests, where the histogram has a bucket for that number alone.
+    pub fn exactly(&self, requests: u32) -> u64 {
+        let bucket = self.buckets.iter().find(|(bound, _)| *bound == Some(requests));
+        bucket.map_or(0, |(_, connections)| *connections)
     }
 }
 
@@ -200,10 +235,10 @@ mod tests {
 
     #[test]
     fn the_mode_tells_timeouts_apart() {
-        let mut histogram = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+        let mut histogram = Histogram { sum: 0, slots: [0; SLOTS] };
         for ms in [5_004, 5_001, 6_003, 20_000] {
             histogram.slots[finwatch_ebpf::histogram::slot(&IDLE_BOUNDS_MS, ms)] += 1;
-            histogram.sum_ms += u64::from(ms);
+            histogram.sum += u64::from(ms);
         }
         let samples = Samples::new(&histogram, &IDLE_BOUNDS_MS);
         assert_eq!(samples.count, 4);

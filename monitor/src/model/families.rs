@@ -2,6 +2,7 @@
 
 use finwatch_ebpf::{
     histogram::{DURATION_BOUNDS_MS, IDLE_BOUNDS_MS, SLOTS},
+    requests::{FIRST_BYTE_BOUNDS_US, PER_CONNECTION_BOUNDS},
     wire::{Counter, Totals},
 };
 
@@ -54,9 +55,18 @@ pub struct HistogramFamily {
     pub help: &'static str,
     /// Where the record has it.
     pub histogram: HistogramId,
-    /// Upper bounds in milliseconds (exposed in seconds).
-    pub bounds_ms: &'static [u32; SLOTS - 1],
+    /// Upper bounds in the record's unit.
+    pub bounds: &'static [u32; SLOTS - 1],
+    /// How many of the record's unit make one of the exposed (seconds, or things).
+    pub per_unit: f64,
 }
+
+/// Times are recorded in milliseconds.
+const MILLISECONDS: f64 = 1e3;
+/// Short times are recorded in microseconds.
+const MICROSECONDS: f64 = 1e6;
+/// Things are counted.
+const THINGS: f64 = 1.0;
 
 const fn touched(counter: Counter, value: &'static str) -> LabelledCounter {
     LabelledCounter { counter, value, from_zero: false }
@@ -67,7 +77,7 @@ const fn from_zero(counter: Counter, value: &'static str) -> LabelledCounter {
 }
 
 /// Every counter family, in the order of exposition.
-pub static COUNTER_FAMILIES: [CounterFamily; 10] = [
+pub static COUNTER_FAMILIES: [CounterFamily; 11] = [
     CounterFamily {
         name: "connections_opened_total",
         help: "Connections that reached ESTABLISHED while they were watched.",
@@ -178,33 +188,58 @@ pub static COUNTER_FAMILIES: [CounterFamily; 10] = [
         counters: &[touched(Counter::TimeWaitEntered, "")],
         without_pair: None,
     },
+    CounterFamily {
+        name: "requests_total",
+        help: "Requests that were answered, where they are followed.",
+        label: None,
+        counters: &[touched(Counter::Requests, "")],
+        without_pair: None,
+    },
 ];
 
 /// Every histogram family, in the order of exposition.
-pub static HISTOGRAM_FAMILIES: [HistogramFamily; 4] = [
+pub static HISTOGRAM_FAMILIES: [HistogramFamily; 6] = [
     HistogramFamily {
         name: "peer_close_idle_seconds",
         help: "How long a connection was quiet when the peer closed it with nothing unanswered: its idle timeout.",
         histogram: HistogramId::PeerCloseIdle,
-        bounds_ms: &IDLE_BOUNDS_MS,
+        bounds: &IDLE_BOUNDS_MS,
+        per_unit: MILLISECONDS,
     },
     HistogramFamily {
         name: "local_close_idle_seconds",
         help: "How long a connection was quiet when we closed it first with nothing unanswered: our own idle timeout.",
         histogram: HistogramId::LocalCloseIdle,
-        bounds_ms: &IDLE_BOUNDS_MS,
+        bounds: &IDLE_BOUNDS_MS,
+        per_unit: MILLISECONDS,
     },
     HistogramFamily {
         name: "lost_request_idle_seconds",
         help: "How long a connection was quiet before a request was lost on it, where that is known.",
         histogram: HistogramId::LostRequestIdle,
-        bounds_ms: &IDLE_BOUNDS_MS,
+        bounds: &IDLE_BOUNDS_MS,
+        per_unit: MILLISECONDS,
     },
     HistogramFamily {
         name: "connection_duration_seconds",
         help: "Life of a connection, from ESTABLISHED to its end.",
         histogram: HistogramId::ConnectionDuration,
-        bounds_ms: &DURATION_BOUNDS_MS,
+        bounds: &DURATION_BOUNDS_MS,
+        per_unit: MILLISECONDS,
+    },
+    HistogramFamily {
+        name: "time_to_first_byte_seconds",
+        help: "From a request's first byte to its answer's, as the application sends and receives them.",
+        histogram: HistogramId::TimeToFirstByte,
+        bounds: &FIRST_BYTE_BOUNDS_US,
+        per_unit: MICROSECONDS,
+    },
+    HistogramFamily {
+        name: "requests_per_connection",
+        help: "Requests answered on each connection that was opened and has ended.",
+        histogram: HistogramId::RequestsPerConnection,
+        bounds: &PER_CONNECTION_BOUNDS,
+        per_unit: THINGS,
     },
 ];
 

@@ -114,7 +114,7 @@ impl Mark {
         for (index, count) in (1..).zip(&mut slots) {
             *count = number(index);
         }
-        Histogram { sum_ms: number(0), slots }
+        Histogram { sum: number(0), slots }
     }
 
     /// Ports that were held toward a destination; `None` where it was not among the largest.
@@ -148,6 +148,8 @@ const fn histogram_field(id: HistogramId) -> usize {
         HistogramId::LocalCloseIdle => 1,
         HistogramId::LostRequestIdle => 2,
         HistogramId::ConnectionDuration => 3,
+        HistogramId::TimeToFirstByte => 4,
+        HistogramId::RequestsPerConnection => 5,
     };
     FIRST + place * EACH
 }
@@ -161,7 +163,7 @@ fn numbers(source: &dyn PairSource, slot: u32) -> Vec<(usize, u64)> {
         let histogram = source.histogram(slot, id);
         let slots =
             (1..).zip(histogram.slots).map(move |(index, count)| (histogram_field(id) + index, count));
-        [(histogram_field(id), histogram.sum_ms)].into_iter().chain(slots)
+        [(histogram_field(id), histogram.sum)].into_iter().chain(slots)
     });
     let mut numbers: Vec<_> = counters.chain(histograms).filter(|(_, number)| *number > 0).collect();
     numbers.sort_unstable();

@@ -89,10 +89,10 @@ impl Group {
 
     /// The sum of a histogram.
     pub fn histogram(&self, pairs: &dyn PairSource, id: HistogramId) -> Histogram {
-        let mut sum = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+        let mut sum = Histogram { sum: 0, slots: [0; SLOTS] };
         for &slot in &self.slots {
             let one = pairs.histogram(slot, id);
-            sum.sum_ms = sum.sum_ms.saturating_add(one.sum_ms);
+            sum.sum = sum.sum.saturating_add(one.sum);
             for (total, count) in sum.slots.iter_mut().zip(one.slots) {
                 *total = total.saturating_add(count);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    counts::{Counts, Samples},
+    counts::{Counts, PerConnection, Samples},
     labels::Labels,
 };
 
@@ -63,6 +63,9 @@ pub struct Pair {
     pub lost_request_idle: Samples,
     /// ESTABLISHED to CLOSE, in the window.
     pub connection_duration: Samples,
+    /// Its requests, where they are followed.
+    #[serde(default)]
+    pub requests: Option<Requests>,
     /// Sockets there are now by state, as `finwatch_sockets` names them; only those above 0.
     pub sockets: BTreeMap<String, u32>,
     /// Established and quiet for at least a second.
@@ -76,6 +79,15 @@ impl Pair {
     pub fn in_state(&self, state: &str) -> u32 {
         self.sockets.get(state).copied().unwrap_or(0)
     }
+}
+
+/// A pair's requests in the window; `counts` has how many were answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Requests {
+    /// From a request's first byte to its answer's.
+    pub time_to_first_byte: Samples,
+    /// How many of them each connection has carried that ended in the window.
+    pub per_connection: PerConnection,
 }
 
 /// A process of this host.

@@ -16,12 +16,22 @@ pub enum HistogramId {
     LostRequestIdle,
     /// ESTABLISHED to CLOSE.
     ConnectionDuration,
+    /// From a request's first byte to its answer's.
+    TimeToFirstByte,
+    /// Requests answered on each connection that has ended.
+    RequestsPerConnection,
 }
 
 impl HistogramId {
     /// Every histogram.
-    pub const ALL: [Self; 4] =
-        [Self::PeerCloseIdle, Self::LocalCloseIdle, Self::LostRequestIdle, Self::ConnectionDuration];
+    pub const ALL: [Self; 6] = [
+        Self::PeerCloseIdle,
+        Self::LocalCloseIdle,
+        Self::LostRequestIdle,
+        Self::ConnectionDuration,
+        Self::TimeToFirstByte,
+        Self::RequestsPerConnection,
+    ];
 }
 
 /// The records of all pairs, one per slot. Reading one value costs one load; nothing is copied ahead of time.
@@ -38,6 +48,8 @@ pub trait PairSource: Send + Sync {
     fn counter(&self, slot: u32, counter: Counter) -> u64;
     /// One histogram.
     fn histogram(&self, slot: u32, id: HistogramId) -> Histogram;
+    /// Whether requests are followed.
+    fn follows_requests(&self) -> bool;
     /// The host-wide counts.
     fn totals(&self) -> Totals;
     /// While this is held no slot changes its pair, so that sums over slots neither miss nor double what one slot hands

@@ -62,7 +62,7 @@ fn an_idle_pair_shows_what_alerts_need_from_zero_and_nothing_else() {
 #[test]
 fn records_that_print_alike_are_merged() {
     let histogram = |first, rest| Histogram {
-        sum_ms: 1_500,
+        sum: 1_500,
         slots: [&[first][..], &[rest; SLOTS - 1]].concat().try_into().expect("slots"),
     };
     let record = |name: &[u8], count, histogram| {

@@ -1,11 +1,8 @@
 //! nginx and its pool first, the daemon later.
 
 use std::{
-    env, fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -15,6 +12,7 @@ use crate::harness::{
     lab::QUIET,
     metrics::Side,
     netns,
+    nginx::{self, Nginx},
     reference::untraced_port,
     traffic::{listen, local},
     until,
@@ -23,43 +21,6 @@ use crate::harness::{
 /// Idle connections that nginx keeps.
 const POOL: usize = 8;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// A running nginx with one process, in the calling thread's namespace; dropping it ends it.
-struct Nginx(Child);
-
-impl Nginx {
-    fn start(directory: &Path, listen: SocketAddr, upstream: SocketAddr) -> Self {
-        let file = directory.join("nginx.conf");
-        let text = format!(
-            "daemon off; master_process off; user root; pid nginx.pid; error_log error.log info;
-            events {{ worker_connections 256; }}
-            http {{
-                access_log off; client_body_temp_path body; proxy_temp_path proxy;
-                fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                upstream test {{ server {upstream} max_fails=0; keepalive 32; keepalive_timeout 60s; }}
-                server {{
-                    listen {listen};
-                    location / {{
-                        proxy_pass http://test; proxy_http_version 1.1; proxy_set_header Connection \"\";
-                    }}
-                }}
-            }}"
-        );
-        fs::write(&file, text).expect("a temporary file");
-        let mut nginx = Command::new("nginx");
-        nginx.arg("-p").arg(directory).arg("-c").arg(file).args(["-e", "error.log"]);
-        let nginx = Self(nginx.stdin(Stdio::null()).spawn().expect("nginx starts"));
-        until("nginx listens", || TcpStream::connect(listen).ok());
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        self.0.kill().expect("a child of ours");
-        self.0.wait().expect("a child of ours");
-    }
-}
 
 fn ask(nginx: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(nginx).expect("nginx listens");
@@ -92,9 +53,7 @@ fn pool_of_nginx() {
     if !can_run("pool_of_nginx") {
         return;
     }
-    if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
-        assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "CI may not skip what needs nginx");
-        eprintln!("SKIPPED pool_of_nginx: no nginx here");
+    if !nginx::is_here("pool_of_nginx") {
         return;
     }
     let [port, front] = [untraced_port(), untraced_port()];
@@ -102,7 +61,17 @@ fn pool_of_nginx() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let listener = listen(local(1, port));
         let address = local(1, front);
-        let _nginx = Nginx::start(directory.path(), address, local(1, port));
+        let http = format!(
+            "access_log off;
+            upstream test {{ server 127.0.0.1:{port} max_fails=0; keepalive 32; keepalive_timeout 60s; }}
+            server {{
+                listen {address};
+                location / {{
+                    proxy_pass http://test; proxy_http_version 1.1; proxy_set_header Connection \"\";
+                }}
+            }}"
+        );
+        let _nginx = Nginx::start(directory.path(), address, &http);
         let clients: Vec<_> = (0..POOL).map(|_| ask(address)).collect();
         let mut pool: Vec<_> = (0..POOL).map(|_| accept(&listener)).collect();
         for stream in &mut pool {

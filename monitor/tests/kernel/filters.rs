@@ -211,24 +211,27 @@ fn every_hook_is_attached_whatever_is_filtered() {
     if !can_run("every_hook_is_attached_whatever_is_filtered") {
         return;
     }
-    netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&[
-            "--include-net",
-            "10.0.0.0/8",
-            "--exclude-net",
-            "10.1.0.0/16",
-            "--exclude-port",
-            "22",
-            "--no-request-rules",
-            "443",
-            "--no-request-rules",
-            "[::1]:80",
-            "--log-level",
-            "debug",
-        ]);
-        let off: f64 = daemon.scrape().sum("finwatch_hook_attached", &[("mode", "off")]);
-        assert!(off < 0.5, "{}", daemon.output());
-    });
+    for requests in ["--requests=off", "--requests", "--requests=coarse"] {
+        netns::in_namespace(|| {
+            let daemon = Daemon::isolated(&[
+                "--include-net",
+                "10.0.0.0/8",
+                "--exclude-net",
+                "10.1.0.0/16",
+                "--exclude-port",
+                "22",
+                "--no-request-rules",
+                "443",
+                "--no-request-rules",
+                "[::1]:80",
+                "--log-level",
+                "debug",
+                requests,
+            ]);
+            let off: f64 = daemon.scrape().sum("finwatch_hook_attached", &[("mode", "off")]);
+            assert!(off < 0.5, "{requests}: {}", daemon.output());
+        });
+    }
 }
 
 #[test]

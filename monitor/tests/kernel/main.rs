@@ -18,6 +18,8 @@ mod namespaces;
 mod observe;
 mod ports;
 mod quiet_namespaces;
+mod requests;
+mod requests_nginx;
 mod sequence;
 mod sequences;
 mod time_wait;

@@ -48,13 +48,13 @@ impl Record {
         for (n, counter) in (1_234_567..).zip(&self.counters) {
             counter.store(n, Ordering::Relaxed);
         }
-        self.histogram = Histogram { sum_ms: 123_456_789, slots: [98_765; SLOTS] };
+        self.histogram = Histogram { sum: 123_456_789, slots: [98_765; SLOTS] };
         self
     }
 }
 
 fn empty() -> Histogram {
-    Histogram { sum_ms: 0, slots: [0; SLOTS] }
+    Histogram { sum: 0, slots: [0; SLOTS] }
 }
 
 pub(crate) fn totals() -> Totals {
@@ -108,6 +108,10 @@ impl PairSource for Pairs {
 
     fn histogram(&self, slot: u32, _id: HistogramId) -> Histogram {
         self.at(slot).map_or(empty(), |record| record.histogram)
+    }
+
+    fn follows_requests(&self) -> bool {
+        true
     }
 
     fn totals(&self) -> Totals {

@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::tracer::COUNTING;
+use super::{report::Report, tracer::COUNTING};
 use crate::host;
 
 /// Writes the document.
-pub(crate) fn write(table: &str, walks: &str, rounds: u32, seconds: u64) -> Result<()> {
+pub(crate) fn write(report: &Report, walks: &str, rounds: u32, seconds: u64) -> Result<()> {
     let path = host::root().join("docs/cost.md");
     let machine = machine();
+    let (table, requests) = (report.table(), report.requests_table());
     let text = format!(
         "# What it costs\n\n\
          Written by `cargo xtask bench --rounds {rounds} --seconds {seconds} --write-docs`: nginx proxying to nginx \
@@ -21,7 +22,10 @@ pub(crate) fn write(table: &str, walks: &str, rounds: u32, seconds: u64) -> Resu
          that can be asked of finwatch; with keep-alive it has next to nothing to do.\n{rounds} rounds of {seconds} s \
          in turns; each figure is a median, with the least and the largest. BPF time is the kernel's own statistics, \
          taken in runs\nof their own. The last row is the least that can be counted at every state change, for \
-         comparison:\n\n    bpftrace -e '{COUNTING}'\n\nMeasured on {machine}.\n\n{table}\n\
+         comparison:\n\n    bpftrace -e '{COUNTING}'\n\nMeasured on {machine}.\n\n{table}\n## Following requests\n\n\
+         The same with keep-alive on both ends, where finwatch without `--requests` has next to nothing to do. Each \
+         request is one send and one receive on either end of\neither hop, and receives that find nothing: \
+         BPF runs per request tells how many of these calls a program saw.\n\n{requests}\n\
          ## A walk over the sockets\n\n\
          What is there now is read from the kernel's tables, at most once in `--snapshot-age` (5 s) and only while somebody \
          asks. Half of the sockets\nare established, half in TIME_WAIT, in a network namespace of their own. The empty \

@@ -1,8 +1,9 @@
-//! The load: wrk, through an nginx that keeps no upstream connections, to another nginx.
+//! The load: wrk, through an nginx that keeps upstream connections or does not, to another nginx.
 
 use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 
 use crate::{
     host,
@@ -12,6 +13,16 @@ use crate::{
 
 /// What wrk may take beyond the time it is told.
 const MARGIN: Duration = Duration::from_secs(20);
+
+/// Whether the nginx in front keeps its connections to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Connections {
+    /// One for each request.
+    Closed,
+    /// A pool of them.
+    Kept,
+}
 
 /// What wrk reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,18 +40,29 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts both, with a worker for each CPU.
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(connections: Connections) -> Result<Self> {
         let workers = thread::available_parallelism().map_or(1, usize::from);
         let quiet = "access_log off; error_log error.log error;";
         let back = Nginx::start(workers, |port| {
-            format!("{quiet} server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"ok\\n\"; }} }}")
+            format!(
+                "{quiet} keepalive_requests 1000000000;
+                server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"ok\\n\"; }} }}"
+            )
         })?;
         let upstream = back.port();
         let front = Nginx::start(workers, |port| {
+            let (kept, head) = match connections {
+                Connections::Closed => ("", ""),
+                Connections::Kept => (
+                    "keepalive 64; keepalive_requests 1000000000;",
+                    "proxy_http_version 1.1; proxy_set_header Connection \"\";",
+                ),
+            };
             format!(
-                "{quiet} server {{
+                "{quiet} upstream back {{ server 127.0.0.1:{upstream}; {kept} }}
+                server {{
                     listen 127.0.0.1:{port};
-                    location / {{ proxy_pass http://127.0.0.1:{upstream}; }}
+                    location / {{ proxy_pass http://back; {head} }}
                 }}"
             )
         })?;

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what finwatch costs where it costs most: a proxy that opens a connection for every request, and
-//! a host with many sockets.
+//! a host with many sockets; and what following requests adds where connections are kept.
 
 mod document;
 mod load;
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use self::{
-    load::Load,
+    load::{Connections, Load},
     programs::Cost,
     report::Report,
     tracer::{Mode, Tracer, Usage},
@@ -50,6 +50,7 @@ pub(crate) struct Args {
 /// One mode measured once.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Measured {
+    connections: Connections,
     mode: Mode,
     round: u32,
     requests_per_second: f64,
@@ -76,9 +77,15 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     let all = serde_json::json!({ "load": report, "walks": walks });
     fs::write(&path, serde_json::to_string_pretty(&all)?)
         .with_context(|| format!("writing {}", path.display()))?;
-    println!("\n{}\n{}\n{}", report.table(), walk::table(&walks), path.display());
+    println!(
+        "\n{}\n{}\n{}\n{}",
+        report.table(),
+        report.requests_table(),
+        walk::table(&walks),
+        path.display()
+    );
     if args.write_docs {
-        document::write(&report.table(), &walk::table(&walks), args.rounds, args.seconds)?;
+        document::write(&report, &walk::table(&walks), args.rounds, args.seconds)?;
     }
     Ok(())
 }
@@ -87,38 +94,56 @@ pub(crate) fn command(args: &Args) -> Result<()> {
 pub(crate) fn smoke(binary: &Path) -> Result<()> {
     let report = measure(binary, 1, Duration::from_secs(2))?;
     let walks = walk::measure(binary, SMOKE_SOCKETS)?;
-    println!("\n{}\n{}", report.table(), walk::table(&walks));
+    println!("\n{}\n{}\n{}", report.table(), report.requests_table(), walk::table(&walks));
     walk::complete(&walks)?;
     report.complete()
 }
 
 fn measure(binary: &Path, rounds: u32, time: Duration) -> Result<Report> {
-    let load = Load::start()?;
-    let mut modes = vec![Mode::Untraced, Mode::Finwatch];
+    let mut closed = vec![Mode::Untraced, Mode::Finwatch];
     if host::find_program("bpftrace").is_some() {
-        modes.push(Mode::Bpftrace);
+        closed.push(Mode::Bpftrace);
     }
+    let kept = vec![Mode::Untraced, Mode::Finwatch, Mode::Requests, Mode::RequestsCoarse];
     let mut all = Vec::new();
-    for round in 0..rounds {
-        for &mode in &modes {
-            let measured = one(&load, mode, round, binary, time)?;
-            println!("round {}: {mode:?}: {:.0} requests/s", round + 1, measured.requests_per_second);
-            all.push(measured);
+    for (connections, mut modes) in [(Connections::Closed, closed), (Connections::Kept, kept)] {
+        let load = Load::start(connections)?;
+        for round in 0..rounds {
+            for &mode in &modes {
+                let measured = one(&load, connections, mode, round, binary, time)?;
+                let rate = measured.requests_per_second;
+                println!("{connections:?}, round {}: {mode:?}: {rate:.0} requests/s", round + 1);
+                all.push(measured);
+            }
+            // Nothing is always first.
+            modes.rotate_left(1);
         }
-        // Nothing is always first.
-        modes.rotate_left(1);
     }
     Ok(Report::new(all))
 }
 
-fn one(load: &Load, mode: Mode, round: u32, binary: &Path, time: Duration) -> Result<Measured> {
+fn one(
+    load: &Load,
+    connections: Connections,
+    mode: Mode,
+    round: u32,
+    binary: &Path,
+    time: Duration,
+) -> Result<Measured> {
     let Some(tracer) = Tracer::start(mode, binary)? else {
         let requests_per_second = load.run(time)?.per_second;
-        return Ok(Measured { mode, round, requests_per_second, programs: None, tracer: None });
+        return Ok(Measured { connections, mode, round, requests_per_second, programs: None, tracer: None });
     };
     let (served, usage) = tracer.usage(|| load.run(time))?;
     let requests_per_second = served.per_second;
-    // Half as long: an average over some ten thousand state changes either way.
+    // Half as long: an average over some ten thousand runs either way.
     let programs = programs::cost(tracer.pid(), || load.run(time.div_f64(2.0)))?;
-    Ok(Measured { mode, round, requests_per_second, programs: Some(programs), tracer: Some(usage) })
+    Ok(Measured {
+        connections,
+        mode,
+        round,
+        requests_per_second,
+        programs: Some(programs),
+        tracer: Some(usage),
+    })
 }

@@ -19,6 +19,10 @@ pub(crate) struct Cost {
     /// Others on the host open and close connections too.
     pub(crate) state_changes_per_request: f64,
     pub(crate) nanoseconds_per_state_change: f64,
+    /// In all programs.
+    pub(crate) nanoseconds_per_request: f64,
+    /// Of all programs.
+    pub(crate) runs_per_request: f64,
 }
 
 /// Counts while `load` runs; the statistics are on for no longer.
@@ -30,16 +34,24 @@ pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<Served>) -> Result<Co
     let served = load()?;
     let after = runs(&ids)?;
     drop(statistics);
-    let (mut time, mut state_changes) = (Duration::ZERO, 0);
+    let (mut time, mut state_changes, mut runs) = (Duration::ZERO, 0, 0);
     for (id, (time_after, runs_after)) in after {
         let (time_before, runs_before) = before.get(&id).copied().unwrap_or_default();
         time += time_after.saturating_sub(time_before);
-        state_changes = state_changes.max(runs_after.saturating_sub(runs_before));
+        let more = runs_after.saturating_sub(runs_before);
+        runs += more;
+        state_changes = state_changes.max(more);
     }
     ensure!(state_changes > 0, "the eBPF programs of process {pid} did not run");
     let nanoseconds_per_state_change = time.as_nanos() as f64 / state_changes as f64;
     let state_changes_per_request = state_changes as f64 / served.requests as f64;
-    Ok(Cost { state_changes, state_changes_per_request, nanoseconds_per_state_change })
+    Ok(Cost {
+        state_changes,
+        state_changes_per_request,
+        nanoseconds_per_state_change,
+        nanoseconds_per_request: time.as_nanos() as f64 / served.requests as f64,
+        runs_per_request: runs as f64 / served.requests as f64,
+    })
 }
 
 /// How long a run of the program of this name takes on average while `load` runs.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Measured, tracer::Mode};
+use super::{Measured, load::Connections, tracer::Mode};
 
 /// A figure over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -33,11 +33,14 @@ impl Figure {
 /// One mode over all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Row {
+    connections: Connections,
     mode: Mode,
     requests_per_second: Option<Figure>,
     ratio_to_untraced: Option<Figure>,
     bpf_nanoseconds_per_state_change: Option<Figure>,
     state_changes_per_request: Option<Figure>,
+    bpf_nanoseconds_per_request: Option<Figure>,
+    bpf_runs_per_request: Option<Figure>,
     cpu_ratio: Option<Figure>,
     resident_bytes: Option<Figure>,
 }
@@ -52,22 +55,42 @@ pub(crate) struct Report {
 impl Report {
     /// Sums the rounds up.
     pub(crate) fn new(measured: Vec<Measured>) -> Self {
-        let modes: BTreeSet<Mode> = measured.iter().map(|one| one.mode).collect();
-        Self { rows: modes.into_iter().map(|mode| row(mode, &measured)).collect(), measured }
+        let kinds: BTreeSet<_> = measured.iter().map(|one| (one.connections, one.mode)).collect();
+        let rows = kinds.into_iter().map(|(connections, mode)| row(connections, mode, &measured));
+        Self { rows: rows.collect(), measured }
     }
 
-    /// A Markdown table: median (min to max).
+    fn of(&self, connections: Connections) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.connections == connections)
+    }
+
+    /// What following requests costs, as [`Self::table`].
+    pub(crate) fn requests_table(&self) -> String {
+        let mut table =
+            "| | requests/s | of untraced, % | BPF ns per request | BPF runs per request | RSS, MiB |\n\
+                         |---|---|---|---|---|---|\n"
+                .to_owned();
+        for row in self.of(Connections::Kept) {
+            let cells = [
+                cell(row.requests_per_second, 1.0, 0),
+                cell(row.ratio_to_untraced, 100.0, 1),
+                cell(row.bpf_nanoseconds_per_request, 1.0, 0),
+                cell(row.bpf_runs_per_request, 1.0, 2),
+                cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1),
+            ];
+            // Writing to a String cannot fail.
+            _ = writeln!(table, "| {} | {} |", name(row.mode), cells.join(" | "));
+        }
+        table
+    }
+
+    /// What finwatch costs where every request opens a connection. A Markdown table: median (min to max).
     pub(crate) fn table(&self) -> String {
         let mut table =
             "| | requests/s | of untraced, % | BPF ns per state change | changes per request | CPU, % of one | RSS, MiB |\n\
                          |---|---|---|---|---|---|---|\n"
                 .to_owned();
-        for row in &self.rows {
-            let name = match row.mode {
-                Mode::Untraced => "untraced",
-                Mode::Finwatch => "finwatch",
-                Mode::Bpftrace => "bpftrace, only counting",
-            };
+        for row in self.of(Connections::Closed) {
             let cells = [
                 cell(row.requests_per_second, 1.0, 0),
                 cell(row.ratio_to_untraced, 100.0, 1),
@@ -77,7 +100,7 @@ impl Report {
                 cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1),
             ];
             // Writing to a String cannot fail.
-            _ = writeln!(table, "| {name} | {} |", cells.join(" | "));
+            _ = writeln!(table, "| {} | {} |", name(row.mode), cells.join(" | "));
         }
         table
     }
@@ -94,14 +117,27 @@ impl Report {
     }
 }
 
-fn row(mode: Mode, measured: &[Measured]) -> Row {
-    let ours = || measured.iter().filter(move |one| one.mode == mode);
-    let untraced = |round| measured.iter().find(|one| one.mode == Mode::Untraced && one.round == round);
+fn name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Untraced => "untraced",
+        Mode::Finwatch => "finwatch",
+        Mode::Requests => "finwatch --requests",
+        Mode::RequestsCoarse => "finwatch --requests=coarse",
+        Mode::Bpftrace => "bpftrace, only counting",
+    }
+}
+
+fn row(connections: Connections, mode: Mode, measured: &[Measured]) -> Row {
+    let same = |one: &&Measured| one.connections == connections;
+    let ours = || measured.iter().filter(same).filter(move |one| one.mode == mode);
+    let untraced =
+        |round| measured.iter().filter(same).find(|one| one.mode == Mode::Untraced && one.round == round);
     let ratios =
         ours().filter_map(|one| Some(one.requests_per_second / untraced(one.round)?.requests_per_second));
     let programs = || ours().filter_map(|one| one.programs);
     let usages = || ours().filter_map(|one| one.tracer);
     Row {
+        connections,
         mode,
         requests_per_second: Figure::of(ours().map(|one| one.requests_per_second)),
         ratio_to_untraced: Figure::of(ratios),
@@ -109,6 +145,8 @@ fn row(mode: Mode, measured: &[Measured]) -> Row {
             programs().map(|cost| cost.nanoseconds_per_state_change),
         ),
         state_changes_per_request: Figure::of(programs().map(|cost| cost.state_changes_per_request)),
+        bpf_nanoseconds_per_request: Figure::of(programs().map(|cost| cost.nanoseconds_per_request)),
+        bpf_runs_per_request: Figure::of(programs().map(|cost| cost.runs_per_request)),
         cpu_ratio: Figure::of(usages().map(|usage| usage.cpu_ratio)),
         resident_bytes: Figure::of(usages().map(|usage| usage.resident_bytes as f64)),
     }
@@ -127,7 +165,14 @@ mod tests {
     use super::*;
 
     fn measured(mode: Mode, round: u32, requests_per_second: f64) -> Measured {
-        Measured { mode, round, requests_per_second, programs: None, tracer: None }
+        Measured {
+            connections: Connections::Closed,
+            mode,
+            round,
+            requests_per_second,
+            programs: None,
+            tracer: None,
+        }
     }
 
     #[test]
@@ -141,6 +186,8 @@ mod tests {
         let table = report.table();
         assert!(table.contains("| untraced | 150 (100 to 200) | 100.0 (100.0 to 100.0) |"), "{table}");
         assert!(table.contains("| finwatch | 140 (90 to 190) | 92.5 (90.0 to 95.0) |"), "{table}");
+        let header = report.requests_table();
+        assert_eq!(header.lines().count(), 2, "other connections do not mix: {header}");
         assert!(report.complete().is_err());
     }
 

@@ -32,6 +32,10 @@ pub(crate) enum Mode {
     Untraced,
     /// The daemon.
     Finwatch,
+    /// The daemon, following requests.
+    Requests,
+    /// The daemon, following requests to a jiffy.
+    RequestsCoarse,
     /// A one-liner that only counts.
     Bpftrace,
 }
@@ -56,8 +60,14 @@ impl Tracer {
         match mode {
             Mode::Untraced => Ok(None),
             Mode::Finwatch => Daemon::private(finwatch).map(Self::Finwatch).map(Some),
+            Mode::Requests => Self::following(finwatch, "--requests=on").map(Some),
+            Mode::RequestsCoarse => Self::following(finwatch, "--requests=coarse").map(Some),
             Mode::Bpftrace => bpftrace().map(Self::Bpftrace).map(Some),
         }
+    }
+
+    fn following(finwatch: &Path, flag: &str) -> Result<Self> {
+        Daemon::private_with(finwatch, &[flag]).map(Self::Finwatch)
     }
 
     /// Its process.

@@ -41,6 +41,7 @@ fn pair(labels: Labels, counts: &Counts, sockets: [u32; 2], idle: u32) -> Pair {
         listener: None,
         counts: *counts,
         first_half: None,
+        requests: None,
         peer_close_idle: Samples { count: 77, sum_seconds: 385.0, buckets },
         local_close_idle: Samples::default(),
         lost_request_idle: Samples::default(),

@@ -92,6 +92,7 @@ prop_compose! {
             local_close_idle,
             lost_request_idle,
             connection_duration,
+            requests: None,
             sockets,
             idle,
             oldest_close_wait_seconds,

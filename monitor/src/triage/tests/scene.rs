@@ -39,6 +39,7 @@ fn pair(side: Side, proxy: &str, upstream: &str) -> Pair {
         local_close_idle: Samples::default(),
         lost_request_idle: Samples::default(),
         connection_duration: Samples::default(),
+        requests: None,
         sockets: [].into(),
         idle: 0,
         oldest_close_wait_seconds: None,
@@ -137,11 +138,11 @@ impl Happened for Pair {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "times of the tests")]
 pub(super) fn samples(bounds: &[u32; SLOTS - 1], seconds: &[(f64, u32)]) -> Samples {
-    let mut histogram = Histogram { sum_ms: 0, slots: [0; SLOTS] };
+    let mut histogram = Histogram { sum: 0, slots: [0; SLOTS] };
     for &(seconds, count) in seconds {
         let ms = (seconds * 1e3) as u32;
         histogram.slots[slot(bounds, ms)] += u64::from(count);
-        histogram.sum_ms += u64::from(ms) * u64::from(count);
+        histogram.sum += u64::from(ms) * u64::from(count);
     }
     Samples::new(&histogram, bounds)
 }

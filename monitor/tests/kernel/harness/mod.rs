@@ -8,6 +8,7 @@ pub(crate) mod incidents;
 pub(crate) mod lab;
 pub(crate) mod metrics;
 pub(crate) mod netns;
+pub(crate) mod nginx;
 pub(crate) mod peer;
 pub(crate) mod reference;
 pub(crate) mod tmux;
