@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -69,6 +69,7 @@ impl Server<'_> {
 pub(crate) struct Node {
     running: Running,
     keep_alive: Duration,
+    address: String,
     port: u16,
     _dir: TempDir,
 }
@@ -112,10 +113,16 @@ impl Node {
             said.ends_with('\n').then(|| said.trim().parse().with_context(|| said.clone())).transpose()
         })?;
         let port = port.context("the Node.js server did not listen in time")?;
-        Ok(Self { running, keep_alive: server.keep_alive, port, _dir: dir })
+        Ok(Self {
+            running,
+            keep_alive: server.keep_alive,
+            address: server.address.to_owned(),
+            port,
+            _dir: dir,
+        })
     }
 
-    /// Where it listens, on the loopback address.
+    /// See `address`.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -125,9 +132,9 @@ impl Node {
         self.running.id()
     }
 
-    /// Where it listens as finwatch names it, on the loopback address.
+    /// Where it listens, as finwatch names it.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// Fails once the server is gone.
@@ -146,7 +153,7 @@ impl Node {
                 .map(|sample| {
                     scope.spawn(move || {
                         interrupt::pause(STAGGER * sample)?;
-                        idle_time(self.port, limit)
+                        idle_time((self.address.as_str(), self.port), limit)
                     })
                 })
                 .collect();
@@ -162,8 +169,8 @@ impl Node {
 }
 
 /// From the end of one answer to the server's FIN.
-fn idle_time(port: u16, limit: Duration) -> Result<Duration> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to Node.js")?;
+fn idle_time(address: (&str, u16), limit: Duration) -> Result<Duration> {
+    let mut stream = TcpStream::connect(address).context("connecting to Node.js")?;
     stream.set_read_timeout(Some(limit)).context("a read timeout")?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").context("asking Node.js")?;
     let mut buffer = [0; 4096];

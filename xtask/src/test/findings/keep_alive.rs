@@ -40,13 +40,16 @@ fn groups(nginx: &Nginx, paths: &[&str]) -> Result<()> {
 }
 
 /// nginx as it comes; then with what triage printed.
-pub(super) fn not_in_effect(binary: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn not_in_effect(binary: &Path, _: &Daemon) -> Result<()> {
     let node = Node::serve(&Server::obeying(LONG))?;
     let upstream = node.address();
+    // No other nginx of this host: one that keeps connections would make this one upstream among several.
+    let flags = ["--include-port", &node.port().to_string()];
+    let daemon = Daemon::private_with(binary, &flags)?;
     let mut proxy = Proxy::to(&upstream);
     let nginx = Nginx::in_front(std::slice::from_ref(&proxy))?;
     groups(&nginx, &["/ok"])?;
-    let (requests, looked) = all_answered(daemon, &nginx)?;
+    let (requests, looked) = all_answered(&daemon, &nginx)?;
     let opened = looked.count(OPENED, None, &upstream)?;
     ensure!(opened == requests, "{opened} connections for {requests} requests");
     let finding = looked.only(&["keep_alive_not_in_effect"], &upstream, &[&upstream, &nginx.address()])?;
@@ -63,7 +66,7 @@ pub(super) fn not_in_effect(binary: &Path, daemon: &Daemon) -> Result<()> {
     }
     drop(nginx);
     let nginx = Nginx::in_front(&[proxy])?;
-    let daemon = Daemon::private(binary)?;
+    let daemon = Daemon::private_with(binary, &flags)?;
     groups(&nginx, &["/ok"])?;
     let (requests, looked) = all_answered(&daemon, &nginx)?;
     let kept = looked.count(OPENED, None, &upstream)?;

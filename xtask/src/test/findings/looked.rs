@@ -75,7 +75,7 @@ impl Looked {
 
     /// What is wrong with any of these addresses, or with the agent itself. Others use this host as well, and the
     /// clients here do open a connection for each request, as triage says.
-    fn troubles<'a>(&'a self, addresses: &'a [&str]) -> impl Iterator<Item = &'a Value> {
+    pub(super) fn troubles<'a>(&'a self, addresses: &'a [&str]) -> impl Iterator<Item = &'a Value> {
         self.triage.findings.iter().filter(|finding| is_trouble(finding)).filter(|finding| {
             let subject = &finding["subject"];
             let of_client = CLIENTS.iter().any(|client| subject["proxy"] == *client);

@@ -3,6 +3,7 @@
 mod keep_alive;
 mod latent;
 mod looked;
+mod own_side;
 mod ports;
 mod race;
 mod unanswered;
@@ -17,9 +18,8 @@ use crate::daemon::Daemon;
 /// Plays one thing against a daemon and compares what triage says of it.
 type Play = fn(&Path, &Daemon) -> Result<()>;
 
-/// What is played at one time in front of one daemon. Those of one act name their upstreams by port, but share one
-/// proxy name: where one proxy without keep-alive is to be seen, no other that keeps connections may be.
-const ACTS: [&[(&str, Play)]; 3] = [
+/// What is played at one time in front of one daemon; each is told by the port of its upstream.
+const ACTS: [&[(&str, Play)]; 2] = [
     &[
         ("keep-alive race, mended at either end", race::lossy),
         ("latent race", latent::upstream_first),
@@ -31,11 +31,13 @@ const ACTS: [&[(&str, Play)]; 3] = [
         ("upstream refuses", unanswered::refuses),
         ("one restart of the upstream", unanswered::one_restart),
     ],
-    &[("keep-alive not in effect", keep_alive::not_in_effect), ("local ports used up", ports::used_up)],
     &[
+        ("keep-alive not in effect", keep_alive::not_in_effect),
+        ("local ports used up", ports::used_up),
         ("one upstream without keep-alive", keep_alive::one_upstream),
         ("pool too small", keep_alive::too_small),
         ("nothing wrong", keep_alive::healthy),
+        ("this host closes", own_side::closes),
     ],
 ];
 

@@ -12,7 +12,7 @@ use crate::{
     daemon::Daemon,
     traffic::{
         clients::{post_at, until},
-        namespace::{ADDRESS, Namespace},
+        namespace::{Namespace, WITHIN},
         nginx::Nginx,
         node::{Node, Server},
         proxy::Proxy,
@@ -20,28 +20,32 @@ use crate::{
 };
 
 const PORTS: u16 = 100;
+/// Where Node.js listens: outside that range.
+const PORT: u16 = 18_099;
 const PACE: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_mins(2);
 /// How nginx words it.
 const NO_PORT: &str = "failed (99: Cannot assign requested address) while connecting to upstream";
 
 /// nginx closes after each exchange, so each leaves a port in TIME_WAIT, until there is none.
-pub(super) fn used_up(_: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn used_up(binary: &Path, _: &Daemon) -> Result<()> {
+    // No other nginx of this host: one that keeps connections would be compared with this one.
+    let daemon = Daemon::private_with(binary, &["--include-port", &PORT.to_string()])?;
     let namespace = Namespace::with_ports(PORTS)?;
     let node = Node::serve(&Server {
-        address: ADDRESS,
-        port: 8080,
+        address: WITHIN,
+        port: PORT,
         namespace: Some(&namespace),
         ..Server::obeying(LONG)
     })?;
-    let upstream = format!("{ADDRESS}:{}", node.port());
+    let upstream = node.address();
     let mut proxy = Proxy::to(&upstream);
     // Without Connection: close nginx is the one that closes.
     proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
     let nginx = Nginx::in_namespace(&namespace, &proxy)?;
     let socket = nginx.socket();
     until(Instant::now() + ACT, PACE, || post_at(&socket, "/ok"))?;
-    let (seen, looked) = settled(daemon, &nginx)?;
+    let (seen, looked) = settled(&daemon, &nginx)?;
     let log = nginx.error_log()?;
     let logged = log.lines().filter(|line| line.contains(NO_PORT)).count() as u64;
     ensure!(logged == seen.failures.all(), "other failures: {:?}", seen.failures);
