@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test, step by step, with a summary.
 
 mod cargo;
+mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod summary;
@@ -54,6 +55,10 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
+    let proven = || Ok(findings::scenarios());
+    run.traced("findings: nginx and Node.js", proven, || {
+        findings::run(&host::build_finwatch(Profile::Debug)?)
+    })?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;

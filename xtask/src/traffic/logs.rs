@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 /// How nginx words a failed attempt on an upstream connection; each attempt logs exactly one of these lines, the ones it
 /// retries included.
-const FAILURES: [&str; 6] = [
+const FAILURES: [&str; 8] = [
     "upstream prematurely closed connection while reading response header",
     "recv() failed",
+    "readv() failed",
     "writev() failed",
     "send() failed",
     "connect() failed",
+    // This one names the address: no local port is left, for instance.
+    "connect() to ",
     "upstream timed out",
 ];
 

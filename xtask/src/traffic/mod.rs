@@ -1,9 +1,12 @@
 //! Real nginx in front of real Node.js, and traffic that meets the moment the upstream closes idle connections.
 
 pub(crate) mod bursts;
+pub(crate) mod clients;
 pub(crate) mod logs;
+pub(crate) mod namespace;
 pub(crate) mod nginx;
 pub(crate) mod node;
+pub(crate) mod proxy;
 
 use std::time::{Duration, Instant};
 
@@ -72,8 +75,18 @@ impl Stage {
     /// Puts nginx in front of the upstream; traffic is paced by `idle`.
     pub(crate) fn set(node: Node, idle: IdleTimeout, pool: Pool) -> Result<Self> {
         let nginx = Nginx::proxy(node.port(), pool)?;
+        Ok(Self::of(node, idle, nginx))
+    }
+
+    /// The same with an nginx that was told more.
+    pub(crate) fn of(node: Node, idle: IdleTimeout, nginx: Nginx) -> Self {
         let bursts = Bursts::new(nginx.port(), POOL, idle);
-        Ok(Self { nginx, node, bursts })
+        Self { nginx, node, bursts }
+    }
+
+    /// Ends nginx; the upstream goes on.
+    pub(crate) fn into_node(self) -> Node {
+        self.node
     }
 
     /// Sends bursts until `enough` or the time is up, telling each one's outcome to `tell`.
@@ -99,15 +112,22 @@ impl Stage {
 
     /// What nginx has logged so far.
     pub(crate) fn seen(&self) -> Result<Seen> {
-        Ok(Seen {
-            answers: Answers::count(&self.nginx.access_log()?),
-            failures: Failures::count(&self.nginx.error_log()?),
-        })
+        self.nginx.seen()
     }
 
     /// The upstream as finwatch names it.
     pub(crate) fn upstream(&self) -> String {
-        format!("127.0.0.1:{}", self.node.port())
+        self.node.address()
+    }
+
+    /// The upstream.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Where clients connect, as finwatch names it.
+    pub(crate) fn front(&self) -> String {
+        self.nginx.address()
     }
 }
 

@@ -3,17 +3,27 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpStream},
+    os::unix::net::UnixStream,
     path::PathBuf,
+    slice,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
+use super::{
+    Seen,
+    logs::{Answers, Failures},
+    namespace::Namespace,
+    proxy::Proxy,
+};
 use crate::{host, interrupt, process::Running};
 
 /// How long nginx may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// The socket of one in a namespace, in its directory.
+const SOCKET: &str = "nginx.sock";
 
 /// An nginx under way; dropping it ends it.
 pub(crate) struct Nginx {
@@ -34,36 +44,40 @@ pub(crate) enum Pool {
 impl Nginx {
     /// One worker in front of one upstream.
     pub(crate) fn proxy(upstream: u16, pool: Pool) -> Result<Self> {
-        let (kept, connection) = match pool {
+        let mut proxy = Proxy::to(format!("127.0.0.1:{upstream}"));
+        match pool {
             Pool::Kept { connections, timeout } => {
-                (format!("keepalive {connections}; keepalive_timeout {}ms;", timeout.as_millis()), "\"\"")
+                let timeout = timeout.as_millis();
+                proxy.upstream(&format!("keepalive {connections}; keepalive_timeout {timeout}ms;"));
+                proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
             }
-            Pool::Off => (String::new(), "close"),
-        };
-        Self::start(1, |port| {
-            format!(
-                "log_format outcome '$status $request_method $upstream_status';
-                access_log access.log outcome;
-                upstream node {{ server 127.0.0.1:{upstream} max_fails=0; {kept} }}
-                server {{
-                    listen 127.0.0.1:{port};
-                    location / {{
-                        proxy_pass http://node;
-                        proxy_http_version 1.1;
-                        proxy_set_header Connection {connection};
-                    }}
-                }}"
-            )
-        })
+            Pool::Off => proxy.location("proxy_http_version 1.1; proxy_set_header Connection close;"),
+        }
+        Self::in_front(&[proxy])
+    }
+
+    /// One worker that serves these, told apart by the first part of the path: `/0/`, `/1/` and so on.
+    pub(crate) fn in_front(proxies: &[Proxy]) -> Result<Self> {
+        Self::start(1, |port| Proxy::http(proxies, &format!("127.0.0.1:{port}")))
+    }
+
+    /// The same in a namespace, where it listens at [`SOCKET`] only: nobody outside reaches another address.
+    pub(crate) fn in_namespace(namespace: &Namespace, proxy: &Proxy) -> Result<Self> {
+        let http = Proxy::http(slice::from_ref(proxy), &format!("unix:{SOCKET}"));
+        Self::launch(Some(namespace), 1, 0, &http)
     }
 
     /// So many workers that serve what `http` describes for a port.
     pub(crate) fn start(workers: usize, http: impl Fn(u16) -> String) -> Result<Self> {
+        let port = host::free_port()?;
+        Self::launch(None, workers, port, &http(port))
+    }
+
+    fn launch(namespace: Option<&Namespace>, workers: usize, port: u16, http: &str) -> Result<Self> {
         let nginx =
             host::find_program("nginx").context("nginx is not installed: `cargo xtask setup --for demo`")?;
         let dir =
             tempfile::Builder::new().prefix("finwatch-nginx-").tempdir().context("a directory for nginx")?;
-        let port = host::free_port()?;
         // Workers of a root master would run as nobody, who cannot enter our directory.
         let user = if host::is_root() { "user root;" } else { "" };
         let config = format!(
@@ -72,26 +86,51 @@ impl Nginx {
             http {{
                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
                 uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                {}
-            }}",
-            http(port)
+                {http}
+            }}"
         );
         fs::write(dir.path().join("nginx.conf"), config).context("writing nginx.conf")?;
-        let mut command = host::command(nginx);
-        command.arg("-p").arg(dir.path()).args(["-c", "nginx.conf"]);
+        let mut command = namespace.map_or_else(|| host::command(&nginx), |within| within.command(&nginx));
+        // Paths within the configuration are relative to the prefix; that of a Unix socket is to the working directory.
+        command.current_dir(dir.path()).arg("-p").arg(dir.path()).args(["-c", "nginx.conf"]);
         let running = Running::spawn("nginx", &mut command)?;
         let mut nginx = Self { running, port, dir };
         let up = interrupt::poll(START_LIMIT, || {
             nginx.check()?;
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())
+            Ok(nginx.answers().then_some(()))
         })?;
         up.context("nginx did not listen in time")?;
         Ok(nginx)
     }
 
+    fn answers(&self) -> bool {
+        match self.port {
+            0 => UnixStream::connect(self.socket()).is_ok(),
+            port => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+        }
+    }
+
+    /// Where one in a namespace listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
+    }
+
     /// Where it listens, on the loopback address.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens, as finwatch names it.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What its logs say so far.
+    pub(crate) fn seen(&self) -> Result<Seen> {
+        Ok(Seen {
+            answers: Answers::count(&self.access_log()?),
+            failures: Failures::count(&self.error_log()?),
+        })
     }
 
     /// Fails once nginx is gone.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -11,10 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use super::namespace::Namespace;
 use crate::{host, interrupt, process::Running};
 
-/// The server's source.
+/// An upstream as they are in practice.
 const SERVER: &str = include_str!("server.js");
+/// One that does what the path asks for.
+const BEHAVIOURS: &str = include_str!("behaviours.js");
 /// How long Node.js may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How much longer than the timeout asked for an idle connection may last: Node.js adds a second from version 20 on.
@@ -23,10 +26,50 @@ const MARGIN: Duration = Duration::from_secs(5);
 const SAMPLES: u32 = 8;
 const STAGGER: Duration = Duration::from_millis(13);
 
+/// What a Node.js server is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Server<'a> {
+    /// The program.
+    pub(crate) script: &'static str,
+    /// Lines of the program after the server's creation.
+    pub(crate) more: &'a str,
+    /// Its `keepAliveTimeout`.
+    pub(crate) keep_alive: Duration,
+    /// Where it listens; a port of 0 is any.
+    pub(crate) address: &'a str,
+    /// See `address`.
+    pub(crate) port: u16,
+    /// Processes that answer, beside one that hands out connections; 0 for one process in all.
+    pub(crate) workers: u32,
+    /// Where it runs, if not beside us.
+    pub(crate) namespace: Option<&'a Namespace>,
+}
+
+impl Server<'_> {
+    /// One that closes idle connections, and whose event loop is blocked at times.
+    pub(crate) const fn busy(keep_alive: Duration) -> Self {
+        Self {
+            script: SERVER,
+            more: "",
+            keep_alive,
+            address: "127.0.0.1",
+            port: 0,
+            workers: 0,
+            namespace: None,
+        }
+    }
+
+    /// One that does what the path asks for; see behaviours.js.
+    pub(crate) const fn obeying(keep_alive: Duration) -> Self {
+        Self { script: BEHAVIOURS, ..Self::busy(keep_alive) }
+    }
+}
+
 /// A Node.js server under way; dropping it ends it.
 pub(crate) struct Node {
     running: Running,
     keep_alive: Duration,
+    address: String,
     port: u16,
     _dir: TempDir,
 }
@@ -39,17 +82,26 @@ pub(crate) struct IdleTimeout {
 }
 
 impl Node {
-    /// Starts the server with that keepAliveTimeout.
+    /// Starts a busy server with that keepAliveTimeout.
     pub(crate) fn start(keep_alive: Duration) -> Result<Self> {
+        Self::serve(&Server::busy(keep_alive))
+    }
+
+    /// Starts a server.
+    pub(crate) fn serve(server: &Server<'_>) -> Result<Self> {
         let node =
             host::find_program("node").context("node is not on PATH: `cargo xtask setup --for demo`")?;
         let dir =
             tempfile::Builder::new().prefix("finwatch-node-").tempdir().context("a directory for Node.js")?;
         let (script, out) = (dir.path().join("server.js"), dir.path().join("out"));
-        fs::write(&script, SERVER).context("writing server.js")?;
+        let source = format!("{}\n{}\n", server.script, server.more);
+        fs::write(&script, source).context("writing server.js")?;
         let log = File::create(&out).context("the server's output")?;
-        let mut command = host::command(node);
-        command.arg(&script).env("KEEP_ALIVE_MS", keep_alive.as_millis().to_string());
+        let mut command =
+            server.namespace.map_or_else(|| host::command(&node), |within| within.command(&node));
+        command.arg(&script).env("KEEP_ALIVE_MS", server.keep_alive.as_millis().to_string());
+        command.env("ADDRESS", server.address).env("PORT", server.port.to_string());
+        command.env("WORKERS", server.workers.to_string());
         command.stdout(log.try_clone().context("the server's output")?).stderr(log);
         let mut running = Running::spawn("node", &mut command)?;
         let said = || fs::read_to_string(&out).unwrap_or_default();
@@ -61,12 +113,28 @@ impl Node {
             said.ends_with('\n').then(|| said.trim().parse().with_context(|| said.clone())).transpose()
         })?;
         let port = port.context("the Node.js server did not listen in time")?;
-        Ok(Self { running, keep_alive, port, _dir: dir })
+        Ok(Self {
+            running,
+            keep_alive: server.keep_alive,
+            address: server.address.to_owned(),
+            port,
+            _dir: dir,
+        })
     }
 
-    /// Where it listens, on the loopback address.
+    /// See `address`.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// Where it listens, as finwatch names it.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.address, self.port)
     }
 
     /// Fails once the server is gone.
@@ -85,7 +153,7 @@ impl Node {
                 .map(|sample| {
                     scope.spawn(move || {
                         interrupt::pause(STAGGER * sample)?;
-                        idle_time(self.port, limit)
+                        idle_time((self.address.as_str(), self.port), limit)
                     })
                 })
                 .collect();
@@ -101,8 +169,8 @@ impl Node {
 }
 
 /// From the end of one answer to the server's FIN.
-fn idle_time(port: u16, limit: Duration) -> Result<Duration> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to Node.js")?;
+fn idle_time(address: (&str, u16), limit: Duration) -> Result<Duration> {
+    let mut stream = TcpStream::connect(address).context("connecting to Node.js")?;
     stream.set_read_timeout(Some(limit)).context("a read timeout")?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").context("asking Node.js")?;
     let mut buffer = [0; 4096];

@@ -14,7 +14,7 @@ const server = http.createServer((request, response) => {
   request.on('end', () => setTimeout(() => response.end('ok\n'), ANSWER_MS));
 });
 server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS);
-server.listen(0, '127.0.0.1', () => console.log(server.address().port));
+server.listen(Number(process.env.PORT), process.env.ADDRESS, () => console.log(server.address().port));
 
 // Blocks as synchronous work does, without taking a core away from whoever measures. After the poll phase
 // (setImmediate), as in a request's handler: timers run before the next poll, so a socket whose time is up is closed with

@@ -18,6 +18,8 @@ use crate::{
 const CONNECTIONS: u32 = 16;
 /// Grown by this part of what is open: below it, coming and going.
 const GROWTH: f64 = 0.5;
+/// This part of the closed connections had been quiet before: the pool has room between bursts.
+const RESTED: f64 = 0.5;
 
 pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let open = facts::established(pair);
@@ -28,6 +30,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         || open < CONNECTIONS
         || pair.idle > 0
         || is_no_pool(pair)
+        || rests(pair)
         || (grown_lately(pair) as f64) < f64::from(open) * GROWTH
     {
         return None;
@@ -66,13 +69,24 @@ fn is_no_pool(pair: &Pair) -> bool {
     facts::share(durations.at_most(QUIET_SECONDS), durations.count) >= SHORT_LIVED
 }
 
+/// Whether its connections rest between uses until one end gives them up: then all are in use in a burst, and no longer.
+fn rests(pair: &Pair) -> bool {
+    let closes = [&pair.peer_close_idle, &pair.local_close_idle, &pair.lost_request_idle];
+    let rested: u64 =
+        closes.iter().map(|samples| samples.count - samples.at_most(QUIET_SECONDS).min(samples.count)).sum();
+    let lately = lately(pair, &facts::CLOSED);
+    facts::share(rested, pair.counts.sum(&facts::CLOSED)) >= RESTED && lately >= grown_lately(pair)
+}
+
 /// By how much the pool has grown in the second half of the window: one that is being filled after a start stops to.
 fn grown_lately(pair: &Pair) -> u64 {
-    let since = |counters: &[Counter]| {
-        let before = pair.first_half.map_or(0, |first| first.sum(counters));
-        pair.counts.sum(counters).saturating_sub(before)
-    };
-    since(&[Counter::Opened]).saturating_sub(since(&facts::CLOSED))
+    lately(pair, &[Counter::Opened]).saturating_sub(lately(pair, &facts::CLOSED))
+}
+
+/// What was counted in the second half of the window.
+fn lately(pair: &Pair, counters: &[Counter]) -> u64 {
+    let before = pair.first_half.map_or(0, |first| first.sum(counters));
+    pair.counts.sum(counters).saturating_sub(before)
 }
 
 pub(super) fn explained() -> Explanation {
@@ -86,7 +100,7 @@ pub(super) fn explained() -> Explanation {
                 {growth} of them or more.",
             growth = facts::percent(GROWTH)
         ),
-        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool with idle connections that grows; connections of one exchange each.",
+        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool with idle connections that grows; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
         remedy: "look at the upstream's speed first; a limit at the proxy (nginx `max_conns`, HAProxy \
                 `maxconn`) protects it meanwhile.",
     }

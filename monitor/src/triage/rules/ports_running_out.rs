@@ -7,7 +7,7 @@ use finwatch_ebpf::wire::Counter;
 use crate::{
     model::{
         forecast::{PortSample, used_up_in},
-        observation::{Observation, Pair, PortUse},
+        observation::{KernelSettings, Observation, Pair, PortUse},
     },
     triage::{
         explanation::Explanation,
@@ -20,6 +20,8 @@ use crate::{
 
 /// From here on a burst of ordinary size uses up the rest; connect() also searches for longer.
 const FULL: f64 = 0.8;
+/// The namespace whose settings an observation has.
+const HOST: &str = "host";
 /// Below this a forecast is noise.
 const WORTH_A_FORECAST: f64 = 0.25;
 /// TIME_WAIT gives a port back after 60 s: what is not used up by then at the present rate never is.
@@ -84,7 +86,7 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
     if let Some(earlier) = ports.earlier {
         evidence.push(format!("{} earlier: {}", facts::span(earlier.seconds), facts::number(earlier.used)));
     }
-    evidence.push(settings(observation));
+    evidence.push(settings(&settings_of(observation, &ports.netns)));
     Some(Finding {
         kind: Kind::PortsRunningOut,
         subject: Subject::Ports {
@@ -96,7 +98,12 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
         evidence,
         confidence: Confidence::high("counted in the kernel's tables"),
         candidates: Vec::new(),
-        changes: changes(observation, upstream, time_wait >= established),
+        changes: changes(
+            observation,
+            upstream,
+            time_wait >= established,
+            &settings_of(observation, &ports.netns),
+        ),
         harm: Harm { seconds_left: left, ..harm(failed) },
     })
 }
@@ -115,11 +122,11 @@ fn of_pair(observation: &Observation, pair: &Pair) -> Finding {
                 facts::established(pair),
                 pair.in_state("time_wait")
             ),
-            settings(observation),
+            settings(&observation.settings),
         ],
         confidence: Confidence::high("connect() found no port: the kernel saw each attempt"),
         candidates: Vec::new(),
-        changes: changes(observation, upstream, true),
+        changes: changes(observation, upstream, true, &observation.settings),
         harm: harm(failed),
     }
 }
@@ -130,13 +137,13 @@ fn harm(failed: u64) -> Harm {
 }
 
 /// Keep-alive first: it removes the cause where connections are short.
-fn changes(observation: &Observation, upstream: &str, short: bool) -> Vec<Change> {
+fn changes(observation: &Observation, upstream: &str, short: bool, settings: &KernelSettings) -> Vec<Change> {
     let busiest = holders(observation, upstream).max_by_key(|pair| pair.counts.get(Counter::Opened));
     let keep_alive = busiest
         .filter(|_| short)
         .map(|pair| remedies::turn_on(&pair.labels.proxy, upstream, facts::established(pair)));
     let mut changes = keep_alive.unwrap_or_default();
-    changes.extend(remedies::ports(&observation.settings));
+    changes.extend(remedies::ports(settings));
     changes
 }
 
@@ -151,8 +158,15 @@ fn seconds_left(ports: &PortUse) -> Option<f64> {
     Some(left.as_secs_f64())
 }
 
-fn settings(observation: &Observation) -> String {
-    let settings = &observation.settings;
+/// The settings that hold in a namespace; only those of the host's own are known.
+fn settings_of(observation: &Observation, netns: &str) -> KernelSettings {
+    if netns == HOST { observation.settings.clone() } else { KernelSettings::default() }
+}
+
+fn settings(settings: &KernelSettings) -> String {
+    if *settings == KernelSettings::default() {
+        return "the settings of that network namespace are its own, and were not read".into();
+    }
     let value = |value: Option<u32>| value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
     let range = settings.ip_local_port_range.as_deref().unwrap_or("unknown");
     format!(

@@ -123,6 +123,19 @@ fn an_exhausted_pool() {
     let mut filled = busy(0).once(Counter::Opened, 200);
     filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);
     innocent(filled);
+    // Bursts, and closes of idle connections between them; the last burst is just over.
+    let bursts = || {
+        proxy("nginx", "10.0.0.7:80")
+            .always(Counter::Opened, 264)
+            .local_closes(&[(3.0, 200)])
+            .lived(&[(3.1, 200)])
+            .sockets("established", 32)
+    };
+    innocent(bursts());
+    // The same, until no connection was given up any more.
+    let mut stuck = bursts();
+    stuck.first_half.as_mut().expect("made by halves").add(Counter::ClosedLocal, 100);
+    assert_eq!(only(&observation(vec![stuck])).kind, Kind::Pool);
 }
 
 #[test]

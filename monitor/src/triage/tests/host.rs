@@ -51,6 +51,19 @@ fn ports_whose_end_is_in_sight() {
 }
 
 #[test]
+fn another_namespace_has_settings_of_its_own() {
+    let mut observation = with_ports(24_000, None, 23_900, 100);
+    observation.settings.ip_local_port_range = Some("1024 65535".into());
+    let ours = only(&observation);
+    assert!(ours.evidence.iter().any(|line| line.contains("= 1024 65535")), "{:?}", ours.evidence);
+    assert_eq!(directives(&ours, "Linux").len(), 1, "the range is wide already");
+    observation.ports[0].netns = "4026532177".into();
+    let theirs = only(&observation);
+    assert!(!theirs.evidence.iter().any(|line| line.contains("1024")), "{:?}", theirs.evidence);
+    assert_eq!(directives(&theirs, "Linux").len(), 2, "not known to be wide");
+}
+
+#[test]
 fn what_holds_ports_for_good_reasons() {
     for observation in [
         // An hour of 200 short connections a second.

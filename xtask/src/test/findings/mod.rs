@@ -1,0 +1,77 @@
+//! What `finwatch triage` says of real nginx in front of real Node.js, mended by what it prints.
+
+mod keep_alive;
+mod latent;
+mod looked;
+mod own_side;
+mod ports;
+mod race;
+mod unanswered;
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Result, bail};
+
+use super::Tally;
+use crate::daemon::Daemon;
+
+/// Plays one thing against a daemon and compares what triage says of it.
+type Play = fn(&Path, &Daemon) -> Result<()>;
+
+/// What is played at one time in front of one daemon; each is told by the port of its upstream.
+const ACTS: [&[(&str, Play)]; 2] = [
+    &[
+        ("keep-alive race, mended at either end", race::lossy),
+        ("latent race", latent::upstream_first),
+        ("equal timeouts", latent::equal),
+        ("upstream closes before answering", unanswered::closes),
+        ("upstream dies while answering", unanswered::dies),
+        ("one crash of a worker", unanswered::one_crash),
+        ("upstream answers too late", unanswered::too_late),
+        ("upstream refuses", unanswered::refuses),
+        ("one restart of the upstream", unanswered::one_restart),
+    ],
+    &[
+        ("keep-alive not in effect", keep_alive::not_in_effect),
+        ("local ports used up", ports::used_up),
+        ("one upstream without keep-alive", keep_alive::one_upstream),
+        ("pool too small", keep_alive::too_small),
+        ("nothing wrong", keep_alive::healthy),
+        ("this host closes", own_side::closes),
+    ],
+];
+
+/// How long traffic goes on where something is to recur: well into the second half of what the daemon remembers, of
+/// which it takes a mark every ten seconds.
+const ACT: Duration = Duration::from_secs(20);
+
+/// What is played, for those who skip it.
+pub(crate) fn scenarios() -> Vec<String> {
+    ACTS.iter().flat_map(|act| act.iter().map(|(name, _)| (*name).to_owned())).collect()
+}
+
+/// Act by act.
+pub(crate) fn run(binary: &Path) -> Result<Tally> {
+    ACTS.iter().map(|act| play(binary, act)).sum::<Result<Tally>>()
+}
+
+fn play(binary: &Path, act: &[(&str, Play)]) -> Result<Tally> {
+    let daemon = Daemon::private(binary)?;
+    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
+        let daemon = &daemon;
+        let threads: Vec<_> = act.iter().map(|(_, play)| scope.spawn(move || play(binary, daemon))).collect();
+        threads.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
+    });
+    let mut tally = Tally::default();
+    for ((name, _), outcome) in act.iter().zip(outcomes) {
+        tally = tally
+            + match outcome {
+                Ok(()) => Tally::ONE_PASSED,
+                Err(error) => {
+                    eprintln!("FAILED: {name}: {error:#}");
+                    Tally::ONE_FAILED
+                }
+            };
+    }
+    Ok(tally)
+}

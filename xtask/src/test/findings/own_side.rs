@@ -1,0 +1,71 @@
+//! The race seen from the upstream's side: nginx is elsewhere, in a network namespace that the daemon does not watch.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    looked::{Looked, directives, listens, sure},
+    unanswered::keeping,
+};
+use crate::{
+    daemon::Daemon,
+    interrupt,
+    traffic::{
+        POOL,
+        clients::post_at,
+        namespace::{HERE, Namespace, WITHIN},
+        nginx::Nginx,
+        node::{Node, Server},
+    },
+};
+
+/// What the upstream is told; about twice as long is what it comes to.
+const TIMEOUT: Duration = Duration::from_secs(1);
+const BURSTS: u32 = 8;
+/// The pauses walk around the timeout, in so many steps of so much.
+const STEPS: u32 = 5;
+const STEP: Duration = Duration::from_millis(7);
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Node.js here closes connections that nginx elsewhere still uses.
+pub(super) fn closes(binary: &Path, _: &Daemon) -> Result<()> {
+    let daemon = Daemon::private_with(binary, &["--netns", "host", "--proxy-ranges", "198.18.0.0/24"])?;
+    let namespace = Namespace::beside_us()?;
+    let node = Node::serve(&Server { address: HERE, ..Server::busy(TIMEOUT) })?;
+    let upstream = node.address();
+    let idle = node.measure_idle_timeout()?;
+    let mut proxy = keeping(&upstream);
+    proxy.upstream("keepalive_timeout 60s;");
+    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
+    for burst in 0..BURSTS {
+        let socket = nginx.socket();
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..POOL).map(|_| scope.spawn(|| post_at(&socket, "/"))).collect();
+            let all =
+                threads.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("a client panicked")));
+            all.collect::<Result<()>>()
+        })?;
+        interrupt::pause((idle.shortest + STEP * (burst % STEPS)).saturating_sub(STEP * (STEPS / 2)))?;
+    }
+    interrupt::pause(SETTLE)?;
+    let logged = nginx.seen()?.failures.all();
+    ensure!(logged >= 3, "nginx lost only {logged} requests in {BURSTS} bursts");
+    let looked = Looked::at(&daemon)?;
+    ensure!(looked.pair(&upstream).is_none(), "the daemon sees nginx's side as well");
+    let addresses = [upstream.as_str()];
+    let findings: Vec<&Value> = looked.troubles(&addresses).collect();
+    let [finding] = findings[..] else { bail!("not one finding, but {findings:#?}") };
+    ensure!(finding["kind"] == "own_side_closes", "{finding:#?}");
+    ensure!(
+        finding["subject"]["side"] == "upstream" && finding["subject"]["proxy"] == WITHIN,
+        "{finding:#?}"
+    );
+    println!("  own_side_closes: {} {}", finding["verdict"], finding["evidence"]);
+    sure(finding, "medium")?;
+    listens(finding, "node", node.pid())?;
+    ensure!(directives(finding, "upstream", "Node.js")?.len() == 1);
+    ensure!(finding["harm"]["requests_lost"] == logged, "{} of {logged}", finding["harm"]);
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! A range of local ports that is used up, in a network namespace.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{ACT, looked::sure, unanswered::settled};
+use crate::{
+    daemon::Daemon,
+    traffic::{
+        clients::{post_at, until},
+        namespace::{Namespace, WITHIN},
+        nginx::Nginx,
+        node::{Node, Server},
+        proxy::Proxy,
+    },
+};
+
+const PORTS: u16 = 100;
+/// Where Node.js listens: outside that range.
+const PORT: u16 = 18_099;
+const PACE: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_mins(2);
+/// How nginx words it.
+const NO_PORT: &str = "failed (99: Cannot assign requested address) while connecting to upstream";
+
+/// nginx closes after each exchange, so each leaves a port in TIME_WAIT, until there is none.
+pub(super) fn used_up(binary: &Path, _: &Daemon) -> Result<()> {
+    // No other nginx of this host: one that keeps connections would be compared with this one.
+    let daemon = Daemon::private_with(binary, &["--include-port", &PORT.to_string()])?;
+    let namespace = Namespace::with_ports(PORTS)?;
+    let node = Node::serve(&Server {
+        address: WITHIN,
+        port: PORT,
+        namespace: Some(&namespace),
+        ..Server::obeying(LONG)
+    })?;
+    let upstream = node.address();
+    let mut proxy = Proxy::to(&upstream);
+    // Without Connection: close nginx is the one that closes.
+    proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
+    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
+    let socket = nginx.socket();
+    until(Instant::now() + ACT, PACE, || post_at(&socket, "/ok"))?;
+    let (seen, looked) = settled(&daemon, &nginx)?;
+    let log = nginx.error_log()?;
+    let logged = log.lines().filter(|line| line.contains(NO_PORT)).count() as u64;
+    ensure!(logged == seen.failures.all(), "other failures: {:?}", seen.failures);
+    let reason = Some(("reason", "no_local_port"));
+    let counted = looked.count("finwatch_connect_failures_total", reason, &upstream)?;
+    ensure!(logged > 0, "{PORTS} ports were enough");
+    ensure!(counted == logged, "nginx's error log has {logged}, finwatch counts {counted}");
+    // That nginx keeps no connection is why, and told as well.
+    looked.about("keep_alive_not_in_effect", &upstream)?;
+    let finding = looked.only(&["ports_running_out", "keep_alive_not_in_effect"], &upstream, &[&upstream])?;
+    sure(finding, "high")?;
+    ensure!(finding["harm"]["connects_failed"] == logged, "{} of {logged}", finding["harm"]);
+    let evidence = finding["evidence"].as_array().context("evidence")?;
+    let holders = format!("holding them: {PORTS} in TIME_WAIT or FIN_WAIT2, 0 established");
+    ensure!(evidence.iter().any(|line| *line == holders), "not {holders}: {evidence:#?}");
+    Ok(())
+}

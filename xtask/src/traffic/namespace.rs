@@ -1,0 +1,85 @@
+//! A network namespace of our own, on its own or with a link to us.
+
+use std::{
+    ffi::OsStr,
+    process::{self, Command},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{host, process::typed};
+
+/// An address within that is not of the loopback net, where the kernel uses ports in TIME_WAIT again after a second.
+pub(crate) const WITHIN: &str = "198.18.0.1";
+/// This host's own address toward a namespace that is beside us.
+pub(crate) const HERE: &str = "198.18.0.2";
+/// Where a range of local ports begins.
+const FIRST_PORT: u16 = 40_000;
+
+/// A namespace; dropping it removes it, and the link to it.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// One on its own with so many local ports.
+    pub(crate) fn with_ports(ports: u16) -> Result<Self> {
+        let namespace = Self::new("ports")?;
+        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "dev", "lo"])?;
+        let range = format!("{FIRST_PORT} {}", FIRST_PORT + (ports - 1));
+        let set = "echo \"$1\" > /proc/sys/net/ipv4/ip_local_port_range";
+        run(namespace.command("sh").args(["-c", set, "sh", &range]))?;
+        Ok(namespace)
+    }
+
+    /// One that reaches [`HERE`] over a link.
+    pub(crate) fn beside_us() -> Result<Self> {
+        let namespace = Self::new("beside")?;
+        let link = format!("finwatch{}", process::id() % 1_000_000);
+        let peer = ["peer", "name", "eth0", "netns", &namespace.name];
+        run(ip().args(["link", "add", &link, "type", "veth"]).args(peer))?;
+        run(ip().args(["address", "add", &format!("{HERE}/32"), "peer", WITHIN, "dev", &link]))?;
+        run(ip().args(["link", "set", &link, "up"]))?;
+        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "peer", HERE, "dev", "eth0"])?;
+        namespace.ip(&["link", "set", "eth0", "up"])?;
+        Ok(namespace)
+    }
+
+    fn new(what: &str) -> Result<Self> {
+        let name = format!("finwatch-{what}-{}", process::id());
+        run(ip().args(["netns", "add", &name]))?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    fn ip(&self, args: &[&str]) -> Result<()> {
+        run(self.command("ip").args(args))
+    }
+
+    /// A command within.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = ip();
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = run(ip().args(["netns", "delete", &self.name])) {
+            eprintln!("network namespace {} stays: {error:#}", self.name);
+        }
+    }
+}
+
+fn ip() -> Command {
+    host::command("ip")
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().context("starting ip")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", typed(command), said.trim());
+    Ok(())
+}

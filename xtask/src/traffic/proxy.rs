@@ -1,0 +1,101 @@
+//! What nginx is told of one upstream: the directives of its `upstream` and of its `location` block.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+
+/// The directives toward one upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    address: String,
+    upstream: Vec<String>,
+    location: Vec<String>,
+}
+
+impl Proxy {
+    /// nginx's own defaults toward that address, `ip:port`.
+    pub(crate) fn to(address: impl Into<String>) -> Self {
+        Self { address: address.into(), upstream: Vec::new(), location: Vec::new() }
+    }
+
+    /// Puts directives into the `upstream` block, each in place of one of that name.
+    pub(crate) fn upstream(&mut self, text: &str) {
+        put(&mut self.upstream, text);
+    }
+
+    /// Puts directives into the `location` block, each in place of one of that name.
+    pub(crate) fn location(&mut self, text: &str) {
+        put(&mut self.location, text);
+    }
+
+    /// Puts directives where a context printed by `finwatch triage` says.
+    pub(crate) fn apply(&mut self, context: &str, text: &str) -> Result<()> {
+        if context.starts_with(&format!("the upstream {{}} block that lists {}", self.address)) {
+            self.upstream(text);
+        } else if context.starts_with("the location {} with proxy_pass to that upstream {} block") {
+            self.location(text);
+        } else {
+            bail!("triage names a place that this configuration does not have: {context}");
+        }
+        Ok(())
+    }
+
+    /// What `http {}` holds for one server with these.
+    pub(crate) fn http(proxies: &[Self], listen: &str) -> String {
+        let mut text = String::from(
+            "log_format outcome '$status $request_method $upstream_status'; access_log access.log outcome;",
+        );
+        let mut locations = String::new();
+        for (number, Self { address, upstream, location }) in proxies.iter().enumerate() {
+            let (upstream, location) = (upstream.join(" "), location.join(" "));
+            let path = if proxies.len() == 1 { "/".into() } else { format!("/{number}/") };
+            write!(text, "upstream up{number} {{ server {address} max_fails=0; {upstream} }}")
+                .expect("a string");
+            write!(locations, "location {path} {{ proxy_pass http://up{number}; {location} }}")
+                .expect("a string");
+        }
+        text + &format!("server {{ listen {listen}; {locations} }}")
+    }
+}
+
+/// One directive per semicolon; those of `proxy_set_header` are told apart by the header.
+fn put(block: &mut Vec<String>, text: &str) {
+    let name = |directive: &str| -> Vec<String> {
+        let words = directive.split_whitespace().map(str::to_owned);
+        words.take(if directive.starts_with("proxy_set_header") { 2 } else { 1 }).collect()
+    };
+    for directive in text.split_terminator(';').map(str::trim) {
+        block.retain(|other| name(other) != name(directive));
+        block.push(format!("{directive};"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directive_takes_the_place_of_its_like() {
+        let mut proxy = Proxy::to("127.0.0.1:9");
+        proxy.upstream("keepalive 2; keepalive_timeout 60s;");
+        proxy.location("proxy_set_header Host a; proxy_set_header Connection close;");
+        proxy
+            .apply(
+                "the upstream {} block that lists 127.0.0.1:9, in place of any there",
+                "keepalive_timeout 1s;",
+            )
+            .expect("it has that block");
+        proxy
+            .apply(
+                "the location {} with proxy_pass to that upstream {} block",
+                "proxy_http_version 1.1;\nproxy_set_header Connection \"\";",
+            )
+            .expect("it has that block");
+        assert!(proxy.apply("the upstream {} block that lists 127.0.0.2:9", "keepalive 1;").is_err());
+        assert_eq!(proxy.upstream, ["keepalive 2;", "keepalive_timeout 1s;"]);
+        assert_eq!(
+            proxy.location,
+            ["proxy_set_header Host a;", "proxy_http_version 1.1;", "proxy_set_header Connection \"\";"]
+        );
+    }
+}
