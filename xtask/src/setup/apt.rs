@@ -10,7 +10,8 @@ use crate::{host, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Installs its arguments. While it does, a policy keeps packages from starting services, unless the host has a policy of
-/// its own; nginx's unit, which its package also enables, is disabled where it was not there before.
+/// its own; the units of nginx and HAProxy, which their packages also enable, are disabled where they were not there
+/// before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -19,12 +20,17 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-command -v nginx >/dev/null && had_nginx=1 || had_nginx=
+new=
+for server in nginx haproxy; do
+    command -v "$server" >/dev/null || new="$new $server"
+done
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$@"
-if [ -z "$had_nginx" ] && command -v nginx >/dev/null && command -v systemctl >/dev/null; then
-    systemctl disable --quiet nginx.service || true
-fi"#;
+for server in $new; do
+    if command -v "$server" >/dev/null && command -v systemctl >/dev/null; then
+        systemctl disable --quiet "$server.service" || true
+    fi
+done"#;
 
 /// A package and what it is for.
 #[derive(Clone, Copy, Debug)]

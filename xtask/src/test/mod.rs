@@ -3,6 +3,7 @@
 mod cargo;
 pub(crate) mod leftovers;
 mod nginx_node;
+mod software;
 mod summary;
 
 use std::{
@@ -54,6 +55,10 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
+    let scenarios = || Ok(software::SCENARIOS.iter().map(|(name, _)| (*name).to_owned()).collect());
+    run.traced("findings: other software", scenarios, || {
+        software::run(&host::build_finwatch(Profile::Debug)?)
+    })?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
