@@ -233,7 +233,10 @@ fn conflict<'a, T: Display + Eq + Hash + 'a>(
 ) -> Result<(), ConfigError> {
     let exclude: HashSet<&T> = exclude.into_iter().collect();
     match include.into_iter().find(|value| exclude.contains(value)) {
-        Some(value) => Err(ConfigError::Conflict { what, value: value.to_string() }),
+        // A process's name may hold anything, and the sentence goes to a terminal.
+        Some(value) => {
+            Err(ConfigError::Conflict { what, value: value.to_string().escape_debug().to_string() })
+        }
         None => Ok(()),
     }
 }

@@ -44,7 +44,7 @@ fn of_socket(sk: Common, skb: *const c_void) {
         TIME_WAIT => late(sk, sk.bound_port(), skb),
         CLOSE => match sk.tcp() {
             Some(tcp) => late(sk, tcp.local_port(), skb),
-            None => untracked(),
+            None => untracked(sk),
         },
         _ => alive(sk, skb.is_null()),
     }
@@ -53,8 +53,8 @@ fn of_socket(sk: Common, skb: *const c_void) {
 /// The connection is over: its story says what the reset is about.
 #[inline(always)]
 fn late(sk: Common, local_port: u16, skb: *const c_void) {
-    let Some(closed) = recall(&sk.endpoints(local_port)) else { return untracked() };
-    let Some(record) = record_of(&closed) else { return untracked() };
+    let Some(closed) = recall(&sk.endpoints(local_port)) else { return untracked(sk) };
+    let Some(record) = record_of(&closed) else { return untracked(sk) };
     let cause = cause_after_end(&closed);
     count(record, cause);
     if cause != Counter::SentDataAfterClose {
@@ -93,7 +93,7 @@ fn cause_after_end(closed: &ClosedConnection) -> Counter {
 /// The socket lives: a timer or an abort is about to end it (its end tells which), or a stray segment is answered.
 #[inline(always)]
 fn alive(sk: Common, unprovoked: bool) {
-    let Some((conn, record)) = find(sk) else { return untracked() };
+    let Some((conn, record)) = find(sk) else { return untracked(sk) };
     if unprovoked {
         // SAFETY: a live map value; the socket's lock keeps others away.
         unsafe { (*conn).flags |= CONN_RST_SENT };
@@ -105,7 +105,7 @@ fn alive(sk: Common, unprovoked: bool) {
 /// A closed port or a stray segment.
 #[inline(always)]
 fn no_socket(netns: impl FnOnce() -> u32) {
-    if setting!(filter) & FILTER_NETNS != 0 && netns() != setting!(netns) {
+    if is_elsewhere(netns) {
         return;
     }
     if let Some(totals) = totals() {
@@ -114,9 +114,18 @@ fn no_socket(netns: impl FnOnce() -> u32) {
     }
 }
 
+/// Whether this is another namespace than the only one that is watched.
+#[inline(always)]
+fn is_elsewhere(netns: impl FnOnce() -> u32) -> bool {
+    setting!(filter) & FILTER_NETNS != 0 && netns() != setting!(netns)
+}
+
 /// A connection that nobody wanted to be tracked, or for which there was no room.
 #[inline(always)]
-fn untracked() {
+fn untracked(sk: Common) {
+    if is_elsewhere(|| sk.netns()) {
+        return;
+    }
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).resets_untracked), 1) };

@@ -5,7 +5,7 @@ use std::{fmt, io::Write as _, process::ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::args::{CheckArgs, LogArgs, Options as Flags};
+use super::args::{CheckArgs, LogArgs, Netns, Options as Flags};
 use crate::{
     config::Config,
     kernel::btf::Btf,
@@ -109,6 +109,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
             if let Some(path) = &args.config {
                 findings.push(Finding::new("configuration", Status::Ok, path.display().to_string()));
             }
+            findings.push(namespaces(config.netns));
             if btf {
                 findings.extend(hooks(&Options::from(&config)));
             }
@@ -142,6 +143,27 @@ fn capabilities() -> Finding {
     } else {
         Finding::new("capabilities", Status::Failed, rights::remedy(&missing))
     }
+}
+
+/// Whether the sockets of other network namespaces can be shown.
+fn namespaces(wanted: Netns) -> Finding {
+    let name = "other namespaces";
+    let missing = rights::missing_for_namespaces();
+    if wanted == Netns::Host {
+        return Finding::new(name, Status::Ok, "not wanted (netns = host)");
+    }
+    if missing.is_empty() {
+        let needed = rights::FOR_NAMESPACES.map(|(capability, what)| format!("{capability} {what}"));
+        return Finding::new(name, Status::Ok, needed.join(", "));
+    }
+    let missing: Vec<String> =
+        missing.into_iter().map(|(capability, what)| format!("{capability} {what}")).collect();
+    let detail = format!(
+        "their connections are counted, but sockets, accept queues and ephemeral ports are not shown: {} missing; give \
+         the capabilities, or leave other namespaces out with --netns host",
+        missing.join(", and ")
+    );
+    Finding::new(name, Status::Degraded, detail)
 }
 
 /// Whether the kernel's types can be read; a row for them and one for each field that is missing.
@@ -196,11 +218,7 @@ fn hooks(options: &Options) -> Vec<Finding> {
         let name = format!("hook {}", hook.name);
         match attached.mode {
             HookMode::Full => Finding::new(name, Status::Ok, hook.purpose),
-            HookMode::Partial => Finding::new(name, Status::Degraded, hook.partial),
-            HookMode::Off => {
-                let error = attached.error.as_ref().map(ToString::to_string).unwrap_or_default();
-                Finding::new(name, Status::Degraded, format!("{}: {error}", hook.without))
-            }
+            HookMode::Partial | HookMode::Off => Finding::new(name, Status::Degraded, attached.lacking()),
         }
     };
     kernel.hooks.iter().map(row).collect()

@@ -83,8 +83,8 @@ async fn daemon(config: Config) -> Result<()> {
     let mut kernel = Kernel::start(&Options::from(&config))?;
     for attached in &kernel.hooks {
         let hook = attached.hook;
-        if let Some(error) = &attached.error {
-            tracing::warn!(hook = hook.name, %error, "{}", hook.without);
+        if attached.error.is_some() {
+            tracing::warn!(hook = hook.name, "{}", attached.lacking());
         }
         tracing::debug!(hook = hook.name, mode = attached.mode.name(), "attached");
     }

@@ -166,6 +166,10 @@ fn mistakes_in_the_file_are_told_with_key_line_and_remedy() {
             "include-net = [\"10.0.0.1/8\"]\nexclude-net = [\"10.0.0.0/8\"]",
             "10.0.0.0/8 stands in both include-net",
         ),
+        (
+            "include-process = [\"a\\u001b[2J\"]\nexclude-process = [\"a\\u001b[2J\"]",
+            "a\\u{1b}[2J stands in both include-process",
+        ),
     ] {
         let message = refused(file);
         assert!(message.contains(expected), "{file:?} gave {message:?}");

@@ -204,6 +204,12 @@ fn write_limits(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         write_family(out, name, help, kind, samples)
     };
     write(
+        "namespace_walks_total",
+        "Readings of the namespace's sockets; one in which nothing happens is not read again.",
+        MetricType::COUNTER,
+        |namespace| namespace.walks as f64,
+    )?;
+    write(
         "ephemeral_ports_limit",
         "Ports of the namespace's range that are not reserved.",
         MetricType::GAUGE,

@@ -1,9 +1,19 @@
 //! Takes connections, serves one request on each, and bounds what a client can hold.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -12,7 +22,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     task::JoinSet,
     time,
 };
@@ -20,10 +30,11 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::render;
 
-/// Connections served at once; the others wait in the kernel.
+/// Connections served at once. The one that has waited longest for a request's head makes room for another; where each
+/// has sent one, the others wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
 /// A request's head has to be there after this long.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client that takes nothing for this long is cut off.
 const WRITE_TIMEOUT: Duration = render::DEADLINE;
 /// How long responses may go on after shutdown was asked for.
@@ -98,15 +109,19 @@ impl Accept for UnixListener {
 /// Each connection carries one request. Were they kept open, either side could close one just as the other uses it,
 /// the very failure this program is there to find.
 pub async fn serve(listener: impl Accept, router: Router, shutdown: impl Future<Output = ()>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let headless = Arc::new(Headless::default());
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, permit) = accept(&listener, &room) => {
-                connections.spawn(connection(stream, permit, router.clone(), graceful.watcher()));
+            stream = accept(&listener), if connections.len() < MAX_CONNECTIONS || headless.any() => {
+                if connections.len() >= MAX_CONNECTIONS {
+                    headless.dismiss_first();
+                }
+                let ticket = headless.enter();
+                connections.spawn(connection(stream, ticket, router.clone(), graceful.watcher()));
             }
             Some(_finished) = connections.join_next() => {}
         }
@@ -118,11 +133,10 @@ pub async fn serve(listener: impl Accept, router: Router, shutdown: impl Future<
     connections.shutdown().await;
 }
 
-async fn accept<L: Accept>(listener: &L, room: &Arc<Semaphore>) -> (L::Stream, OwnedSemaphorePermit) {
+async fn accept<L: Accept>(listener: &L) -> L::Stream {
     loop {
-        let permit = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
         match listener.next().await {
-            Ok(stream) => return (stream, permit),
+            Ok(stream) => return stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 time::sleep(ACCEPT_PAUSE).await;
@@ -131,20 +145,81 @@ async fn accept<L: Accept>(listener: &L, room: &Arc<Semaphore>) -> (L::Stream, O
     }
 }
 
+/// Connections that have not sent a request's head yet, in the order in which they came.
+#[derive(Default)]
+struct Headless(Mutex<BTreeMap<u64, Arc<Notify>>>);
+
+/// A connection's place among them; dropping it leaves them.
+struct Ticket {
+    number: u64,
+    dismissed: Arc<Notify>,
+    headless: Arc<Headless>,
+}
+
+impl Headless {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<Notify>>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn any(&self) -> bool {
+        self.with(|waiting| !waiting.is_empty())
+    }
+
+    fn enter(self: &Arc<Self>) -> Ticket {
+        let dismissed = Arc::new(Notify::new());
+        let number = self.with(|waiting| {
+            let number = waiting.last_key_value().map_or(0, |(last, _)| last + 1);
+            waiting.insert(number, dismissed.clone());
+            number
+        });
+        Ticket { number, dismissed, headless: self.clone() }
+    }
+
+    fn dismiss_first(&self) {
+        if let Some((_, first)) = self.with(BTreeMap::pop_first) {
+            first.notify_one();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.headless.with(|waiting| {
+            // The number may have been given anew since the connection was dismissed.
+            if waiting.get(&self.number).is_some_and(|own| Arc::ptr_eq(own, &self.dismissed)) {
+                waiting.remove(&self.number);
+            }
+        });
+    }
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
-    _permit: OwnedSemaphorePermit,
+    ticket: Ticket,
     router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    graceful: hyper_util::server::graceful::Watcher,
 ) {
+    let dismissed = ticket.dismissed.clone();
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let connection = http1::Builder::new()
+    let answers = TowerToHyperService::new(router);
+    let ticket = Mutex::new(Some(ticket));
+    let service = service_fn(move |request| {
+        // The head is there.
+        drop(ticket.lock().unwrap_or_else(PoisonError::into_inner).take());
+        answers.call(request)
+    });
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended early");
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    tokio::select! {
+        result = graceful.watch(served) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        }
+        () = dismissed.notified() => tracing::debug!("a connection without a request made room for another"),
     }
 }

@@ -76,7 +76,8 @@ pub const HOOKS: [Hook; 4] = [
         purpose: "the sockets there are now, and those that were there before",
         without: "sockets, accept queues and ephemeral ports are not shown, and connections older than the agent are \
                   not watched",
-        partial: "",
+        partial: "sockets are listed by netlink instead: connections older than the agent are not watched and show \
+                  under \"other\", and ends that were missed are not found",
         required: false,
     },
 ];

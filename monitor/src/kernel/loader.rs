@@ -30,6 +30,7 @@ use super::{
     expiry::Expiry,
     hooks::{HOOKS, Hook, HookKind, ITERATOR_PREFIX, is_required, locate, offered},
     mapped::Tables,
+    reader::Reader,
     rights,
     rounds::Parts,
 };
@@ -113,6 +114,9 @@ pub enum KernelError {
     /// The walk over the sockets cannot be set up.
     #[error("cannot walk over the kernel's sockets: {0}; `finwatch check` shows what this kernel lacks")]
     Walk(io::Error),
+    /// The sockets cannot be listed either.
+    #[error("cannot list the kernel's sockets by netlink: {0}; is the module tcp_diag missing?")]
+    List(io::Error),
     /// The object and the agent were not built together.
     #[error("the eBPF object has no {0}: it does not belong to this agent; rebuild finwatch")]
     Foreign(&'static str),
@@ -161,6 +165,21 @@ pub struct Attached {
     pub error: Option<KernelError>,
 }
 
+impl Attached {
+    /// What is not seen, and why; empty where everything is.
+    pub fn lacking(&self) -> String {
+        let lacking = match self.mode {
+            HookMode::Full => return String::new(),
+            HookMode::Partial => self.hook.partial,
+            HookMode::Off => self.hook.without,
+        };
+        match &self.error {
+            Some(error) => format!("{lacking} ({error})"),
+            None => lacking.to_owned(),
+        }
+    }
+}
+
 /// The programs at work.
 pub struct Kernel {
     /// Holds programs, links and maps.
@@ -173,7 +192,7 @@ pub struct Kernel {
     pub incidents: RingBuf<MapData>,
     /// Drops pairs without sockets.
     pub expiry: Expiry,
-    /// Reads how things stand; `None` where the iterator does not work.
+    /// Reads how things stand; `None` where there is no way to it.
     pub levels: Option<Parts>,
 }
 
@@ -206,7 +225,7 @@ impl Kernel {
         let mut hooks = attach(&mut ebpf, &aya_btf, modes)?;
         drop(aya_btf);
         give_memory_back();
-        let levels = levels(&mut ebpf, &tables, options, &mut hooks);
+        let levels = levels(&mut ebpf, &tables, options, &settings, &mut hooks)?;
         Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
 }
@@ -398,22 +417,31 @@ fn attach(
     Ok(attached)
 }
 
-/// What walks need, unless the iterator does not work here.
+/// What reading the sockets needs: by the iterator, else by netlink. Notes in `hooks` what became of it.
 fn levels(
     ebpf: &mut Ebpf,
     tables: &std::sync::Arc<Tables>,
     options: &Options,
+    settings: &Settings,
     hooks: &mut [Attached],
-) -> Option<Parts> {
-    let works =
-        |attached: &&mut Attached| attached.hook.kind == HookKind::Iterator && attached.mode != HookMode::Off;
-    let attached = hooks.iter_mut().find(works)?;
-    match Parts::take(ebpf, tables, options) {
-        Ok(parts) => Some(parts),
+) -> Result<Option<Parts>, KernelError> {
+    let iterator = hooks.iter_mut().find(|attached| attached.hook.kind == HookKind::Iterator);
+    let attached = iterator.ok_or(KernelError::Foreign("iterator"))?;
+    if attached.mode != HookMode::Off {
+        match Reader::iterator(ebpf, tables) {
+            Ok(reader) => return Parts::take(ebpf, reader, tables, options).map(Some),
+            Err(error) => attached.error = Some(error),
+        }
+    }
+    match Reader::netlink(ebpf, tables, options, settings) {
+        Ok(reader) => {
+            attached.mode = HookMode::Partial;
+            Parts::take(ebpf, reader, tables, options).map(Some)
+        }
         Err(error) => {
+            tracing::debug!(%error, "the sockets cannot be listed");
             attached.mode = HookMode::Off;
-            attached.error = Some(error);
-            None
+            Ok(None)
         }
     }
 }

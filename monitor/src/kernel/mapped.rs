@@ -15,7 +15,8 @@ use aya::{Pod, maps::MapData};
 use finwatch_ebpf::{
     histogram::SLOTS,
     wire::{
-        COUNTER_SLOTS, Counter, Histogram, OWNER_BUCKETS, PairKey, PairRecord, SLOT_FREE, SLOT_IN_USE, Totals,
+        COUNTER_SLOTS, Counter, Histogram, KEY_FOLDED, OWNER_BUCKETS, PairKey, PairRecord, SLOT_FREE,
+        SLOT_IN_USE, Totals,
     },
 };
 use memmap2::{MmapOptions, MmapRaw};
@@ -129,6 +130,25 @@ impl Tables {
     pub fn touched(&self, slot: u32) -> u64 {
         // SAFETY: as in `tracked`.
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).touched) }).load(Ordering::Relaxed)
+    }
+
+    /// Keeps the slot's pair from expiring, whose sockets are there without an event. Expiry waits for the number to
+    /// stand still.
+    pub fn keep(&self, slot: u32) {
+        // SAFETY: as in `tracked`.
+        self.pairs
+            .number(slot, |record| unsafe { addr_of_mut!((*record).touched) })
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows the record of folded pairs of one side, as the programs do when they first need it.
+    pub fn show_folded(&self, slot: u32, side: u8) {
+        let record = self.pairs.at(slot);
+        // SAFETY: a valid pointer to an integer; every writer writes the same.
+        unsafe { (*record).key.side = side };
+        // SAFETY: as above.
+        unsafe { (*record).key.flags = KEY_FOLDED };
+        self.in_use(slot).store(SLOT_IN_USE, Ordering::Release);
     }
 
     /// For as long as it is held, no scrape reads; `None` while one does.

@@ -1,7 +1,7 @@
 //! Finds tracked connections whose socket is gone without an event, and takes them out of the books.
 //!
 //! The kernel skips a program that would interrupt itself, so an end may be missed. An entry whose namespace was walked
-//! to its end without meeting the socket is suspect; one that is still the same after another walk is closed.
+//! to its end without meeting the socket, or is gone, is suspect; one that is still the same after another walk is closed.
 
 use std::collections::HashMap as StdHashMap;
 
@@ -27,7 +27,8 @@ impl Missed {
         Self { connections, max_connections: max_connections as usize, suspects: StdHashMap::new() }
     }
 
-    /// One search. `last_walk` gives a namespace's last finished walk. Costs two system calls per tracked connection:
+    /// One search. `last_walk` gives a namespace's last finished walk, or the last of all where the
+    /// namespace is gone. Costs two system calls per tracked connection:
     /// to be called seldom, and only where the books hold more than the walks have met.
     pub fn search(&mut self, tables: &Tables, last_walk: impl Fn(u32) -> Option<u32>) {
         let before = std::mem::take(&mut self.suspects);

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod btf;
+pub mod dumper;
 pub mod expiry;
 pub mod hooks;
 pub mod listeners;
@@ -12,7 +13,10 @@ pub mod missed;
 pub mod namespaces;
 pub mod processes;
 pub mod programs;
+pub mod reader;
 pub mod rights;
 pub mod rounds;
 pub mod snapshots;
+pub mod sock_diag;
+mod visit;
 pub mod walker;

@@ -14,25 +14,36 @@ use finwatch_ebpf::levels::MAX_NAMESPACES;
 
 use crate::model::{port_range::PortRange, protocol_counters::counter};
 
-/// Processes that one scan looks at.
-const MAX_PROCESSES: usize = 65_536;
+/// Processes, and threads, that one scan looks at.
+const MAX_PATHS: usize = 262_144;
 
-/// All network namespaces by inode number, each with a path to it: those of processes, and those that are only mounted
-/// somewhere (`ip netns`, container runtimes).
-pub fn scan() -> HashMap<u32, PathBuf> {
+/// All network namespaces by inode number, each with a path to it: those of processes and of their other threads, and
+/// those that are only mounted somewhere (`ip netns`, container runtimes). Threads are looked at where `thorough` says so,
+/// or one of those that were `announced` is not found otherwise: where the first is, the others are too, most often.
+pub fn scan(announced: &[u32], thorough: bool) -> HashMap<u32, PathBuf> {
     let mut found = HashMap::new();
-    let mut add = |path: PathBuf| match inode(&path) {
-        Some(inode) if found.len() < MAX_NAMESPACES as usize => {
-            found.entry(inode).or_insert(path);
-        }
-        _ => {}
-    };
     // Mounts first: they outlive processes.
-    mounted().into_iter().for_each(&mut add);
-    for process in processes().take(MAX_PROCESSES) {
-        add(process.join("ns/net"));
+    let lasting = mounted().into_iter().chain(processes().map(|process| process.join("ns/net")));
+    add(&mut found, lasting);
+    if thorough || announced.iter().any(|inode| !found.contains_key(inode)) {
+        add(&mut found, processes().flat_map(|process| threads(&process)));
     }
     found
+}
+
+fn add(found: &mut HashMap<u32, PathBuf>, paths: impl Iterator<Item = PathBuf>) {
+    for path in paths.take(MAX_PATHS) {
+        if let Some(inode) = inode(&path).filter(|_| found.len() < MAX_NAMESPACES as usize) {
+            found.entry(inode).or_insert(path);
+        }
+    }
+}
+
+/// The namespaces of a process's threads but the first.
+fn threads(process: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let first = process.file_name().map(ToOwned::to_owned);
+    let tasks = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    tasks.filter(move |task| Some(task.file_name()) != first).map(|task| task.path().join("ns/net"))
 }
 
 /// The directories of all processes in `/proc`.

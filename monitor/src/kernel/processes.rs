@@ -45,6 +45,11 @@ impl Processes {
         }
     }
 
+    /// The name of the process that holds a socket, while the table is filled.
+    pub fn holder(&self, inode: u64) -> Option<[u8; COMM_LEN]> {
+        self.table.get(&inode, 0).ok().map(|process| process.name)
+    }
+
     /// Gives the memory back, and forgets inode numbers before they are used again.
     pub fn empty(&mut self) {
         loop {

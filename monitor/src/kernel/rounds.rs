@@ -12,7 +12,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use finwatch_ebpf::{state, wire::PairKey};
+use finwatch_ebpf::{levels::MAX_NAMESPACES, wire::PairKey};
 
 use super::{
     loader::{KernelError, Options, host_netns, own_netns, typed},
@@ -20,15 +20,14 @@ use super::{
     missed::Missed,
     namespaces::{Facts, Home, scan},
     processes::Processes,
-    walker::{Walked, Walker},
+    reader::Reader,
+    visit::Visit,
 };
 use crate::model::{
-    levels::{NamespaceLevel, PairLevel, Snapshot},
+    levels::{PairLevel, Snapshot},
     source::PairSource as _,
 };
 
-/// After this long a namespace is walked again whatever it says: listening sockets come and go without a segment.
-const WALK_ANYWAY: Duration = Duration::from_mins(1);
 /// After this long namespaces are looked for again, whether or not events announced one.
 const SCAN_ANYWAY: Duration = Duration::from_mins(1);
 /// Shortest time between two looks at all open files, and between two searches for missed ends.
@@ -36,8 +35,8 @@ const SELDOM: Duration = Duration::from_secs(30);
 
 /// What rounds need, taken out of the eBPF object.
 pub struct Parts {
-    /// The iterator and its tables.
-    pub walker: Walker,
+    /// Reads one namespace.
+    pub reader: Reader,
     /// The pairs' records.
     pub tables: Arc<Tables>,
     /// Namespaces that events announce.
@@ -51,13 +50,18 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes them out of `ebpf`, whose iterator is loaded.
+    /// Takes them out of `ebpf`.
     ///
     /// # Errors
-    /// When the kernel refuses to attach the iterator or to map its tables.
-    pub fn take(ebpf: &mut Ebpf, tables: &Arc<Tables>, options: &Options) -> Result<Self, KernelError> {
+    /// When the two halves were not built together.
+    pub fn take(
+        ebpf: &mut Ebpf,
+        reader: Reader,
+        tables: &Arc<Tables>,
+        options: &Options,
+    ) -> Result<Self, KernelError> {
         Ok(Self {
-            walker: Walker::new(ebpf, tables.clone())?,
+            reader,
             tables: tables.clone(),
             announced: typed(ebpf, "NAMESPACES")?,
             processes: Processes::new(typed(ebpf, "PROCESSES")?),
@@ -78,23 +82,13 @@ pub struct Rounds {
     looked: Option<Instant>,
     touched: StdHashMap<u32, (u32, u16)>,
     refused: HashSet<u32>,
+    /// Once read and no longer found. (One that was never found may be out of sight: other rights, another `/proc`.)
+    gone: HashSet<u32>,
 }
 
 struct Namespace {
     path: PathBuf,
     last: Option<Visit>,
-}
-
-/// The last walk in a namespace.
-struct Visit {
-    at: Instant,
-    facts: Facts,
-    id: u32,
-    tracked: u64,
-    /// Nothing in it changes without a segment.
-    settled: bool,
-    levels: Vec<(u32, finwatch_ebpf::levels::LevelRecord)>,
-    level: NamespaceLevel,
 }
 
 impl Rounds {
@@ -113,6 +107,7 @@ impl Rounds {
             looked: None,
             touched: StdHashMap::new(),
             refused: HashSet::new(),
+            gone: HashSet::new(),
         })
     }
 
@@ -131,7 +126,14 @@ impl Rounds {
     pub fn round(&mut self) -> Snapshot {
         let begun = Instant::now();
         self.discover(begun);
+        let holders = self.parts.reader.needs_holders();
+        if holders {
+            self.parts.processes.fill();
+        }
         let untracked = self.walk_all(begun, false);
+        if holders {
+            self.parts.processes.empty();
+        }
         if !untracked.is_empty() && is_due(self.looked, begun) {
             self.looked = Some(begun);
             self.parts.processes.fill();
@@ -161,10 +163,14 @@ impl Rounds {
         let found = if self.parts.own_only {
             StdHashMap::from([(own_netns(), PathBuf::from("/proc/self/ns/net"))])
         } else {
-            scan()
+            scan(&announced, due)
         };
         self.refused.retain(|inode| found.contains_key(inode));
-        self.known.retain(|inode, _| found.contains_key(inode));
+        self.gone.retain(|inode| !found.contains_key(inode));
+        let lost: Vec<u32> = self.known.keys().filter(|inode| !found.contains_key(inode)).copied().collect();
+        for inode in lost {
+            self.forget(inode);
+        }
         for (inode, path) in found {
             let namespace = self.known.entry(inode).or_insert(Namespace { path: PathBuf::new(), last: None });
             namespace.path = path;
@@ -181,20 +187,21 @@ impl Rounds {
     fn visit(&mut self, inode: u32, now: Instant, adopts: bool) -> bool {
         let Some(namespace) = self.known.get_mut(&inode) else { return false };
         let last = namespace.last.as_ref();
-        let walker = &mut self.parts.walker;
+        let Parts { reader, processes, .. } = &mut self.parts;
         let result = self.home.visit(inode, &namespace.path, || {
             let facts = Facts::read()?;
             if !adopts && last.is_some_and(|last| last.still_holds(&facts, now)) {
                 return Ok((facts, None));
             }
-            let found = walker.walk(&facts.range, adopts)?;
+            let found = reader.read(inode, &facts.range, adopts, processes)?;
             Ok::<_, io::Error>((facts, Some(found)))
         });
         match result.flatten() {
             Ok((_, None)) => false,
             Ok((facts, Some(found))) => {
                 let untracked = found.walk.untracked > 0;
-                namespace.last = Some(Visit::new(now, facts, found, name(inode, self.host)));
+                let walks = namespace.last.as_ref().map_or(0, |last| last.level.walks) + 1;
+                namespace.last = Some(Visit::new(now, facts, found, (name(inode, self.host), walks)));
                 untracked
             }
             Err(error) => {
@@ -207,7 +214,7 @@ impl Rounds {
     /// A namespace that cannot be entered: gone, most often. The next round finds it again if there is another way to
     /// it.
     fn lost(&mut self, inode: u32, error: &io::Error) {
-        self.known.remove(&inode);
+        self.forget(inode);
         if error.kind() != io::ErrorKind::PermissionDenied {
             self.scanned = None;
         } else if self.refused.insert(inode) {
@@ -220,15 +227,34 @@ impl Rounds {
         tracing::debug!(netns = inode, %error, "a network namespace was not walked");
     }
 
+    fn forget(&mut self, inode: u32) {
+        let was_read = self.known.remove(&inode).is_some_and(|namespace| namespace.last.is_some());
+        if was_read && self.gone.len() < MAX_NAMESPACES as usize {
+            self.gone.insert(inode);
+        }
+    }
+
     fn search_missed(&mut self, now: Instant) {
         let met: u64 =
             self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.tracked).sum();
-        if self.parts.tables.totals().tracked <= met || !is_due(self.searched, now) {
+        if !self.parts.reader.meets_connections() || self.parts.tables.totals().tracked <= met {
+            self.gone.clear();
+            return;
+        }
+        if !is_due(self.searched, now) {
             return;
         }
         self.searched = Some(now);
-        let known = &self.known;
-        let last_walk = |inode| known.get(&inode)?.last.as_ref().map(|last| last.id);
+        // What is gone must be so now.
+        self.scanned = None;
+        self.discover(now);
+        let latest = self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.id).max();
+        let last_walk = |inode| match self.known.get(&inode) {
+            Some(known) => known.last.as_ref().map(|last| last.id),
+            // Whatever walk came last would have met nothing there.
+            None if self.gone.contains(&inode) => latest,
+            None => None,
+        };
         self.parts.missed.search(&self.parts.tables, last_walk);
     }
 
@@ -255,30 +281,6 @@ impl Rounds {
             pairs,
             namespaces: visits().map(|last| last.level.clone()).collect(),
         }
-    }
-}
-
-impl Visit {
-    fn new(at: Instant, facts: Facts, walked: Walked, name: String) -> Self {
-        let Walked { walk, levels, ports, queues } = walked;
-        let established = usize::from(state::ESTABLISHED);
-        let busy = levels.iter().any(|(_, record)| record.sockets[established] != record.idle);
-        let level = NamespaceLevel {
-            name,
-            port_limit: facts.range.limit(),
-            time_wait_limit: facts.time_wait_limit,
-            time_wait_overflow: facts.time_wait_overflow,
-            ports_lost: walk.ports_lost,
-            listeners_lost: walk.listeners_lost,
-            ports: ports.into(),
-            queues: queues.into(),
-        };
-        let settled = walk.passing == 0 && walk.waiting == 0 && walk.untracked == 0 && !busy;
-        Self { at, facts, id: walk.id, tracked: walk.tracked, settled, levels, level }
-    }
-
-    fn still_holds(&self, facts: &Facts, now: Instant) -> bool {
-        self.settled && self.facts == *facts && now.duration_since(self.at) < WALK_ANYWAY
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     loader::KernelError,
     mapped::{Array, Tables},
 };
-use crate::model::{port_range::PortRange, source::PairSource as _};
+use crate::model::{levels::Walked, port_range::PortRange, source::PairSource as _};
 
 /// The iterator program's link and the tables it fills.
 pub struct Walker {
@@ -30,19 +30,6 @@ pub struct Walker {
     queues: Array<ListenerEntry>,
     reserved: Array<u64>,
     last: u32,
-}
-
-/// What one walk found.
-#[derive(Debug, Default)]
-pub struct Walked {
-    /// The walk's own counts.
-    pub walk: Walk,
-    /// Sockets by the pair's slot.
-    pub levels: Vec<(u32, LevelRecord)>,
-    /// Ephemeral ports held.
-    pub ports: Vec<PortEntry>,
-    /// Accept queues.
-    pub queues: Vec<ListenerEntry>,
 }
 
 impl Walker {
@@ -59,6 +46,8 @@ impl Walker {
         let failed = |error| KernelError::Attach { hook: "iter/tcp", error };
         let program: &Iter = program.try_into().map_err(failed)?;
         let link = create_link(program.fd().map_err(failed)?.as_fd()).map_err(KernelError::Walk)?;
+        // Whether walks can be made at all shows here, not at the first one.
+        drop(create_iterator(link.as_fd()).map_err(KernelError::Walk)?);
         let io = KernelError::Mapping;
         Ok(Self {
             link,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use finwatch_ebpf::{
-    levels::{LevelRecord, ListenerEntry, PortEntry, STATE_SLOTS},
+    levels::{LevelRecord, ListenerEntry, PortEntry, STATE_SLOTS, Walk},
     state,
     wire::{KEY_EXTERNAL, PairKey, SIDE_UPSTREAM},
 };
@@ -25,6 +25,19 @@ pub const STATES: [(u8, &str); 9] = [
     (state::LAST_ACK, "last_ack"),
     (state::CLOSING, "closing"),
 ];
+
+/// What one reading of one network namespace found.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// The walk's own counts.
+    pub walk: Walk,
+    /// Sockets by the pair's slot.
+    pub levels: Vec<(u32, LevelRecord)>,
+    /// Ephemeral ports held.
+    pub ports: Vec<PortEntry>,
+    /// Accept queues.
+    pub queues: Vec<ListenerEntry>,
+}
 
 /// One reading of the kernel's tables, of every network namespace.
 #[derive(Clone, Debug)]
@@ -46,6 +59,8 @@ pub struct PairLevel {
     pub sockets: [u32; STATE_SLOTS],
     /// Established and quiet for at least a second.
     pub idle: u32,
+    /// For how many seconds the oldest of those in CLOSE_WAIT has been in it; 0 where that is not known.
+    pub oldest_close_wait: u32,
     /// The states in which the pair ever had a socket, a bit each.
     pub touched: u16,
 }
@@ -58,6 +73,7 @@ impl PairLevel {
             self.touched |= u16::from(more > 0) << number;
         }
         self.idle = self.idle.saturating_add(record.idle);
+        self.oldest_close_wait = self.oldest_close_wait.max(record.oldest_close_wait);
     }
 
     /// Adds the sockets of another pair that prints alike.
@@ -66,6 +82,7 @@ impl PairLevel {
             *total = total.saturating_add(more);
         }
         self.idle = self.idle.saturating_add(other.idle);
+        self.oldest_close_wait = self.oldest_close_wait.max(other.oldest_close_wait);
         self.touched |= other.touched;
     }
 
@@ -81,6 +98,8 @@ impl PairLevel {
 pub struct NamespaceLevel {
     /// `host`, or its inode number.
     pub name: String,
+    /// How often it was read.
+    pub walks: u64,
     /// How many ephemeral ports there are for one source and destination.
     pub port_limit: u32,
     /// Timewait sockets it may hold, 0 when unknown.
@@ -143,6 +162,13 @@ pub fn address(words: [u64; 2]) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
+/// The reverse of [`address`].
+pub fn words(address: Ipv6Addr) -> [u64; 2] {
+    let octets = address.octets();
+    let (high, low) = octets.split_at(8);
+    [high, low].map(|eight| u64::from_ne_bytes(eight.try_into().expect("half of sixteen")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +184,7 @@ mod tests {
         };
         NamespaceLevel {
             name: name.into(),
+            walks: 1,
             port_limit: 10,
             time_wait_limit: 0,
             time_wait_overflow: 0,
@@ -181,12 +208,15 @@ mod tests {
 
     #[test]
     fn a_state_stays_once_it_was_touched() {
-        let mut record = LevelRecord { walk: 1, idle: 1, sockets: [0; STATE_SLOTS] };
+        let mut record = LevelRecord { walk: 1, idle: 1, oldest_close_wait: 7, sockets: [0; STATE_SLOTS] };
         record.sockets[usize::from(state::ESTABLISHED)] = 2;
         let mut level = PairLevel::default();
         level.add(&record);
         level.add(&record);
-        assert_eq!((level.in_state(state::ESTABLISHED), level.idle), (Some(4), 2));
+        assert_eq!(
+            (level.in_state(state::ESTABLISHED), level.idle, level.oldest_close_wait),
+            (Some(4), 2, 7)
+        );
         assert_eq!(level.in_state(state::TIME_WAIT), None);
         let mut later = PairLevel { touched: level.touched, ..PairLevel::default() };
         later.merge(&PairLevel::default());
@@ -196,8 +226,7 @@ mod tests {
     #[test]
     fn addresses_are_in_memory_order() {
         let v6: Ipv6Addr = "2001:db8::1".parse().expect("an address");
-        let octets = v6.octets();
-        let word = |from: usize| u64::from_ne_bytes(octets[from..from + 8].try_into().expect("eight"));
-        assert_eq!(address([word(0), word(8)]), v6);
+        assert_eq!(address(words(v6)), v6);
+        assert_eq!(words(v6)[0].to_ne_bytes(), [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0]);
     }
 }

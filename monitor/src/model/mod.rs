@@ -10,5 +10,7 @@ pub mod levels;
 pub mod observation;
 pub mod port_range;
 pub mod protocol_counters;
+pub mod selection;
 pub mod source;
+pub mod tally;
 pub mod workload;

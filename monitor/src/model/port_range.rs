@@ -32,6 +32,12 @@ impl PortRange {
         size(self.low, self.high) - reserved
     }
 
+    /// Whether connect() may choose the port.
+    pub fn offers(&self, port: u16) -> bool {
+        let reserved = |&(first, last): &(u16, u16)| (first..=last).contains(&port);
+        (self.low..=self.high).contains(&port) && !self.reserved.iter().any(reserved)
+    }
+
     /// Whether any port of the range is reserved.
     pub fn has_reserved(&self) -> bool {
         self.reserved_inside().next().is_some()
@@ -101,6 +107,8 @@ mod tests {
             let bits: u32 = range.reserved_bits().iter().map(|word| word.count_ones()).sum();
             prop_assert_eq!(bits + range.limit(), u32::from(high - low) + 1);
             prop_assert_eq!(bits > 0, range.has_reserved());
+            let offered = (0..=u16::MAX).filter(|port| range.offers(*port)).count();
+            prop_assert_eq!(u32::try_from(offered).expect("ports"), range.limit());
         }
     }
 }

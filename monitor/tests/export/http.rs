@@ -218,6 +218,27 @@ async fn stalled_clients_do_not_keep_others_out_for_long() {
     drop(clients);
 }
 
+/// Twice as many as may be connected at once, and nobody waits for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_make_room() {
+    let server = Server::ready(1).await;
+    // Its request is under way: it is no silent one.
+    let busy = request(server.address, "GET /metrics HTTP/1.1").await;
+    let mut silent = Vec::new();
+    for _ in 0..128 {
+        silent.push(TcpStream::connect(server.address).await.expect("a connection"));
+    }
+    assert_eq!(get(server.address, "/healthz").await.text(), "ok\n");
+    assert!(parse(response(busy).await.text()).len() > 30);
+    // Those that came first had to go; those that came last may still ask.
+    let first = silent.remove(0).read(&mut [0]).await;
+    assert!(first.is_err() || first.is_ok_and(|length| length == 0), "it was closed");
+    let mut last = silent.pop().expect("the last");
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("a request");
+    assert_eq!(response(last).await.text(), "ok\n");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_waits_for_nobody_for_longer_than_a_second() {
     let server = Server::ready(1000).await;

@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{
     can_run,
-    daemon::Daemon,
+    daemon::{Daemon, free_address, get},
+    gate::{self, Gate},
     lab::{Connection, FAMILIES, Family, Lab, own_port, tick},
     metrics::{Scrape, Side},
     netns,
@@ -185,6 +186,45 @@ fn ready_after_adoption() {
         assert_count("closed", scrape.sum("finwatch_connections_closed_total", &[]), 2 * POOL);
         let lived = scrape.sum("finwatch_connection_duration_seconds_count", &[]);
         assert_count("timed", lived, 0);
+    });
+}
+
+/// While connections are taken in, nothing is shown, and that is told.
+#[test]
+fn not_ready_during_adoption() {
+    const POOL: usize = 10;
+    if !can_run("not_ready_during_adoption") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let listener = listen(local(1, untraced_port()));
+        let pool: Vec<_> = (0..POOL).map(|_| pair(&listener)).collect();
+        let daemon = Daemon::starting(free_address(), &["--netns", "host"], gate::set);
+        let gate = Gate::of(daemon.pid);
+        // The first time it only tries whether it may.
+        gate.next().expect("it starts").go_on();
+        let adoption = gate.next().expect("it takes in what is there");
+        let status = |path| until("an answer", || get(daemon.address, path)).0;
+        for path in ["/readyz", "/metrics"] {
+            let (status, text) = until("an answer", || get(daemon.address, path));
+            assert_eq!(status, 503, "{path}: {text}");
+            assert!(text.contains("being taken in"), "{path}: {text}");
+        }
+        assert_eq!(status("/healthz"), 200);
+        adoption.go_on();
+        thread::scope(|scope| {
+            let later = scope.spawn(|| {
+                while let Some(call) = gate.next() {
+                    call.go_on();
+                }
+            });
+            daemon.wait_ready();
+            assert_eq!((status("/readyz"), status("/metrics")), (200, 200));
+            assert_count("adopted", daemon.scrape().sum("finwatch_connections_adopted_total", &[]), 2 * POOL);
+            daemon.stop(Signal::SIGTERM).expect("it ends");
+            later.join().expect("no more calls");
+        });
+        drop(pool);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -23,10 +23,10 @@ use crate::harness::{
 };
 
 /// Sockets by state.
-type Count = BTreeMap<&'static str, u32>;
+pub(crate) type Count = BTreeMap<&'static str, u32>;
 
 /// How many `ss` lists for one side of `upstream`.
-fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
+pub(crate) fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
     let mut count = Count::new();
     for row in rows {
         let end = if side == Side::Proxy { row.remote } else { row.local };
@@ -39,7 +39,7 @@ fn listed(rows: &[Row], side: Side, upstream: SocketAddr) -> Count {
 }
 
 /// How many the daemon shows; a state without sockets may be absent or 0.
-fn shown(scrape: &Scrape, side: Side, upstream: SocketAddr) -> Count {
+pub(crate) fn shown(scrape: &Scrape, side: Side, upstream: SocketAddr) -> Count {
     let upstream = upstream.to_string();
     let in_state = |state| {
         let labels = [("side", side.label()), ("upstream", upstream.as_str()), ("state", state)];
@@ -64,10 +64,10 @@ fn assert_as_listed(daemon: &Daemon, side: Side, upstream: SocketAddr, made: &[(
 }
 
 /// Another number of sockets in every state, so that none can be taken for another.
-fn every_state(family: Family, side: Side) {
+pub(crate) fn every_state(family: Family, side: Side, start: fn(&[&str]) -> Daemon) {
     let port = own_port();
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let lab = Lab::new(family, side, port);
         let mut kept: Vec<Connection> = Vec::new();
         let mut add = |count: u32, shape: &dyn Fn(&mut Connection)| {
@@ -133,7 +133,7 @@ macro_rules! every_state {
         #[test]
         fn $name() {
             if can_run(stringify!($name)) {
-                every_state(Family::$family, Side::$side);
+                every_state(Family::$family, Side::$side, Daemon::isolated);
             }
         }
     )+};
@@ -158,11 +158,14 @@ fn listen_at(family: Family, backlog: i32) -> TcpListener {
 
 #[test]
 fn both_ends_on_loopback() {
-    if !can_run("both_ends_on_loopback") {
-        return;
+    if can_run("both_ends_on_loopback") {
+        both_ends(Daemon::isolated);
     }
+}
+
+pub(crate) fn both_ends(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         for family in [Family::V4, Family::V6] {
             let listener = listen_at(family, 64);
             let upstream = listener.local_addr().expect("bound");
@@ -186,11 +189,14 @@ fn both_ends_on_loopback() {
 
 #[test]
 fn idle_connections() {
-    if !can_run("idle_connections") {
-        return;
+    if can_run("idle_connections") {
+        idle(Daemon::isolated);
     }
+}
+
+pub(crate) fn idle(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let listener = TcpListener::bind(local(1, own_port())).expect("a free port");
         let upstream = listener.local_addr().expect("bound").to_string();
         let mut connections: Vec<_> = (0..7).map(|_| pair(&listener)).collect();
@@ -235,11 +241,14 @@ fn idle_connections() {
 
 #[test]
 fn accept_queues() {
-    if !can_run("accept_queues") {
-        return;
+    if can_run("accept_queues") {
+        queues(Daemon::isolated);
     }
+}
+
+pub(crate) fn queues(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let listeners: Vec<_> = [(Family::V4, 3_u8), (Family::V6, 5)]
             .map(|(family, waiting)| (listen_at(family, 9), waiting))
             .into();
@@ -272,4 +281,70 @@ fn accept_queues() {
         compare(1);
         drop(waiting);
     });
+}
+
+/// Listening on every address: of IPv4, of IPv6, of both with one socket.
+pub(crate) fn wildcards(start: fn(&[&str]) -> Daemon) {
+    const WAITING: usize = 3;
+    netns::in_namespace(|| {
+        let listeners = [
+            (Ipv4Addr::UNSPECIFIED.into(), true, vec![Ipv4Addr::LOCALHOST.into()]),
+            (Ipv6Addr::UNSPECIFIED.into(), true, vec![Ipv6Addr::LOCALHOST.into()]),
+            (
+                Ipv6Addr::UNSPECIFIED.into(),
+                false,
+                vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            ),
+        ]
+        .map(|(any, only, reached): (IpAddr, bool, Vec<IpAddr>)| {
+            let domain = if any.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+            if any.is_ipv6() {
+                socket.set_only_v6(only).expect("an option");
+            }
+            socket.bind(&SocketAddr::new(any, own_port()).into()).expect("a free port");
+            socket.listen(32).expect("a listener");
+            (TcpListener::from(socket), reached)
+        });
+        // Older than the daemon: who has accepted is known from the listening sockets alone.
+        let open = |(listener, reached): &(TcpListener, Vec<IpAddr>)| {
+            let port = listener.local_addr().expect("bound").port();
+            let connect = |ip: &IpAddr| {
+                let connect = || TcpStream::connect((*ip, port)).expect("room to wait");
+                (0..WAITING).map(|_| connect()).collect::<Vec<_>>()
+            };
+            reached.iter().flat_map(connect).collect::<Vec<_>>()
+        };
+        let old: Vec<_> = listeners.iter().map(open).collect();
+        let daemon = start(&FRESH);
+        let new: Vec<_> = listeners.iter().map(open).collect();
+        let scrape = fresh(&daemon);
+        let rows: Vec<Row> = ss(&[]).into_iter().filter(|row| row.state == "LISTEN").collect();
+        for (listener, reached) in &listeners {
+            let address = listener.local_addr().expect("bound");
+            let waiting = 2 * WAITING * reached.len();
+            let row = rows.iter().find(|row| row.local.port() == address.port()).expect("ss lists it");
+            assert_eq!(usize::try_from(row.received), Ok(waiting), "ss, {address}");
+            let upstream = address.to_string();
+            let labels = [("netns", "host"), ("upstream", upstream.as_str())];
+            assert_count("length", scrape.sum("finwatch_accept_queue_length", &labels), waiting);
+            assert_count("limit", scrape.sum("finwatch_accept_queue_limit", &labels), 32);
+            for ip in reached {
+                let upstream = SocketAddr::new(*ip, address.port()).to_string();
+                for side in ["proxy", "upstream"] {
+                    let labels = [("side", side), ("upstream", &upstream), ("state", "established")];
+                    assert_count(side, scrape.sum("finwatch_sockets", &labels), 2 * WAITING);
+                }
+            }
+        }
+        assert_eq!(scrape.matching("finwatch_accept_queue_length", &[]).count(), rows.len());
+        drop((old, new));
+    });
+}
+
+#[test]
+fn wildcard_listeners() {
+    if can_run("wildcard_listeners") {
+        wildcards(Daemon::isolated);
+    }
 }

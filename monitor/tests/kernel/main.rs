@@ -2,17 +2,22 @@
 
 mod adoption;
 mod adoption_nginx;
+mod busy;
 mod docs;
 mod filters;
 mod harness;
 mod incidents;
 mod levels;
 mod levels_filters;
+mod levels_netlink;
 mod lifecycle;
 mod limits;
+#[cfg(target_arch = "x86_64")]
+mod missed_ends;
 mod namespaces;
 mod observe;
 mod ports;
+mod quiet_namespaces;
 mod sequence;
 mod sequences;
 mod time_wait;

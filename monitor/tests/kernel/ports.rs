@@ -114,12 +114,12 @@ fn assert_refused(upstream: SocketAddr, scrape: &Scrape, refused: usize) {
 }
 
 /// Runs out of a range of so many ports, twice.
-fn run_out_of(ports: u16) {
+pub(crate) fn run_out_of(ports: u16, start: fn(&[&str]) -> Daemon) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard).expect("up to the hard limit");
     let port = untraced_port();
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         set_range(ports);
         let mut upstream = Destination::new(local(1, port));
         for round in 1..=2 {
@@ -140,32 +140,35 @@ fn run_out_of(ports: u16) {
 #[test]
 fn run_out_of_10_ports() {
     if can_run("run_out_of_10_ports") {
-        run_out_of(10);
+        run_out_of(10, Daemon::isolated);
     }
 }
 
 #[test]
 fn run_out_of_100_ports() {
     if can_run("run_out_of_100_ports") {
-        run_out_of(100);
+        run_out_of(100, Daemon::isolated);
     }
 }
 
 #[test]
 fn run_out_of_1000_ports() {
     if can_run("run_out_of_1000_ports") {
-        run_out_of(1_000);
+        run_out_of(1_000, Daemon::isolated);
     }
 }
 
 #[test]
 fn reserved_ports_and_a_changed_range() {
-    if !can_run("reserved_ports_and_a_changed_range") {
-        return;
+    if can_run("reserved_ports_and_a_changed_range") {
+        reserved_ports(Daemon::isolated);
     }
+}
+
+pub(crate) fn reserved_ports(start: fn(&[&str]) -> Daemon) {
     let port = untraced_port();
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         set_range(20);
         let reserved = format!("{FIRST}-{},{}", FIRST + 4, FIRST + 11);
         netns::sysctl("ipv4/ip_local_reserved_ports", &reserved);

@@ -14,14 +14,17 @@ const OTHERS: usize = 11;
 
 #[test]
 fn five_thousand_active_closes() {
-    if !can_run("five_thousand_active_closes") {
-        return;
+    if can_run("five_thousand_active_closes") {
+        active_closes(Daemon::isolated);
     }
+}
+
+pub(crate) fn active_closes(start: fn(&[&str]) -> Daemon) {
     netns::in_namespace(|| {
         // Otherwise a TIME_WAIT on loopback that is a second old gives its port away.
         netns::sysctl("ipv4/tcp_tw_reuse", "0");
         netns::sysctl_if_there("ipv4/tcp_max_tw_buckets", "20000");
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = start(&FRESH);
         let name = process_name();
         let port = untraced_port();
         let (listener, other) = (listen(local(7, port)), listen(local(8, port)));

@@ -219,6 +219,7 @@ pub(crate) fn levels(slots: u32) -> Levels {
     let queue = ListenerEntry { walk: 1, port: 443, address: words("::"), cgroup: 3, length: 1, limit: 128 };
     let namespace = NamespaceLevel {
         name: "host".into(),
+        walks: 3,
         port_limit: 10,
         time_wait_limit: 4096,
         time_wait_overflow: 2,

@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: what finwatch costs where it costs most, a proxy that opens a connection for every request.
+//! `cargo xtask bench`: what finwatch costs where it costs most: a proxy that opens a connection for every request, and
+//! a host with many sockets.
 
 mod document;
 mod load;
 mod programs;
 mod report;
 mod tracer;
+mod walk;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -22,12 +24,18 @@ use crate::{
     setup::{self, Purpose},
 };
 
+/// Sockets that a smoke test walks over.
+const SMOKE_SOCKETS: usize = 4_000;
+
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One short round, only to see that measuring works
     #[arg(long)]
     smoke: bool,
+    /// Measure walks over the sockets only
+    #[arg(long, conflicts_with_all = ["smoke", "write_docs"])]
+    walk: bool,
     /// How long each measurement lasts
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -58,13 +66,19 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     if args.smoke {
         return smoke(&binary);
     }
+    if args.walk {
+        println!("\n{}", walk::table(&walk::measure(&binary, walk::MANY)?));
+        return Ok(());
+    }
     let report = measure(&binary, args.rounds, Duration::from_secs(args.seconds))?;
+    let walks = walk::measure(&binary, walk::MANY)?;
     let path = host::target().join("bench.json");
-    fs::write(&path, serde_json::to_string_pretty(&report)?)
+    let all = serde_json::json!({ "load": report, "walks": walks });
+    fs::write(&path, serde_json::to_string_pretty(&all)?)
         .with_context(|| format!("writing {}", path.display()))?;
-    println!("\n{}\n{}", report.table(), path.display());
+    println!("\n{}\n{}\n{}", report.table(), walk::table(&walks), path.display());
     if args.write_docs {
-        document::write(&report.table(), args.rounds, args.seconds)?;
+        document::write(&report.table(), &walk::table(&walks), args.rounds, args.seconds)?;
     }
     Ok(())
 }
@@ -72,7 +86,9 @@ pub(crate) fn command(args: &Args) -> Result<()> {
 /// One round of two seconds: fails when a figure is missing, whatever its size.
 pub(crate) fn smoke(binary: &Path) -> Result<()> {
     let report = measure(binary, 1, Duration::from_secs(2))?;
-    println!("\n{}", report.table());
+    let walks = walk::measure(binary, SMOKE_SOCKETS)?;
+    println!("\n{}\n{}", report.table(), walk::table(&walks));
+    walk::complete(&walks)?;
     report.complete()
 }
 

@@ -9,14 +9,14 @@ use super::{Measured, tracer::Mode};
 
 /// A figure over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Figure {
+pub(super) struct Figure {
     median: f64,
-    min: f64,
+    pub(super) min: f64,
     max: f64,
 }
 
 impl Figure {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (&min, &max) = values.first().zip(values.last())?;
@@ -114,7 +114,8 @@ fn row(mode: Mode, measured: &[Measured]) -> Row {
     }
 }
 
-fn cell(figure: Option<Figure>, scale: f64, digits: usize) -> String {
+/// A figure as a cell, times `scale`.
+pub(super) fn cell(figure: Option<Figure>, scale: f64, digits: usize) -> String {
     figure.map_or_else(String::new, |Figure { median, min, max }| {
         let [median, min, max] = [median, min, max].map(|value| value * scale);
         format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
+use super::programs;
 use crate::{daemon::Daemon, host, interrupt, process::Running, test::leftovers::held_programs};
 
 /// The least that can be counted at every state change.
@@ -73,11 +74,7 @@ impl Tracer {
         let outcome = load()?;
         let cpu_time = self.cpu_time()?.saturating_sub(before);
         let cpu_ratio = cpu_time.as_secs_f64() / start.elapsed().as_secs_f64();
-        let status = self.read("status")?;
-        let resident =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        let kibibytes: u64 = resident.and_then(|kib| kib.parse().ok()).context("no VmRSS")?;
-        Ok((outcome, Usage { cpu_ratio, resident_bytes: kibibytes * 1024 }))
+        Ok((outcome, Usage { cpu_ratio, resident_bytes: programs::resident_bytes(self.pid())? }))
     }
 
     fn cpu_time(&self) -> Result<Duration> {

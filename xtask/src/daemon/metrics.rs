@@ -26,6 +26,11 @@ impl Sample {
         self.value.parse().with_context(|| format!("{} is no whole number: {}", self.name, self.value))
     }
 
+    /// Any value.
+    pub(crate) fn number(&self) -> Result<f64> {
+        self.value.parse().with_context(|| format!("{} is no number: {}", self.name, self.value))
+    }
+
     fn is(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.name == name && labels.iter().all(|(label, value)| self.label(label) == *value)
     }

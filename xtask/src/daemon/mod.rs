@@ -33,12 +33,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// One that nobody else talks to: its own port, its own directory, its log kept apart.
     pub(crate) fn private(binary: &Path) -> Result<Self> {
+        Self::private_with(binary, &[])
+    }
+
+    /// The same with flags.
+    pub(crate) fn private_with(binary: &Path, flags: &[&str]) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("finwatch-run-").tempdir().context("a directory to run in")?;
         let log = File::create(log_path(&dir)).context("the daemon's log")?;
         let address = format!("127.0.0.1:{}", host::free_port()?);
         let mut command = host::command(binary);
-        command.args(["run", "--listen", &address, "--run-dir"]).arg(dir.path());
+        command.args(["run", "--listen", &address, "--run-dir"]).arg(dir.path()).args(flags);
         command.stdout(log.try_clone().context("the daemon's log")?).stderr(log);
         let running = Running::spawn("finwatch run", &mut command)?;
         let mut daemon = Self { running, address, binary: binary.to_owned(), dir: Some(dir) };

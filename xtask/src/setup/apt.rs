@@ -10,8 +10,8 @@ use crate::{host, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Installs its arguments. While it does, a policy keeps packages from starting services, unless the host has a policy of
-/// its own; the units of nginx and HAProxy, which their packages also enable, are disabled where they were not there
-/// before.
+/// its own; the units of nginx, HAProxy and Prometheus, which their packages also enable, are disabled where they were
+/// not there before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -21,14 +21,14 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 new=
-for server in nginx haproxy; do
-    command -v "$server" >/dev/null || new="$new $server"
+for service in nginx haproxy prometheus; do
+    command -v "$service" >/dev/null || new="$new $service"
 done
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$@"
-for server in $new; do
-    if command -v "$server" >/dev/null && command -v systemctl >/dev/null; then
-        systemctl disable --quiet "$server.service" || true
+for service in $new; do
+    if command -v "$service" >/dev/null && command -v systemctl >/dev/null; then
+        systemctl disable --quiet "$service.service" || true
     fi
 done"#;
 

@@ -102,6 +102,11 @@ impl Plan {
         }
         if purpose == Purpose::Test {
             program(
+                "promtool",
+                "prometheus",
+                "promtool, which tests the recording rules; its service is neither started nor enabled",
+            );
+            program(
                 "haproxy",
                 "haproxy",
                 "another proxy of tests; its service is neither started nor enabled",

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 /// How nginx words a failed attempt on an upstream connection; each attempt logs exactly one of these lines, the ones it
 /// retries included.
-const FAILURES: [&str; 6] = [
+const FAILURES: [&str; 7] = [
     "upstream prematurely closed connection while reading response header",
     "recv() failed",
+    "readv() failed",
     "writev() failed",
     "send() failed",
     "connect() failed",

@@ -17,6 +17,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use super::{metrics::Scrape, until};
 
@@ -61,11 +64,20 @@ pub(crate) fn free_address() -> SocketAddr {
 impl Daemon {
     /// Starts it with these arguments and waits until it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        Self::start_at(free_address(), arguments)
+        Self::start_at(free_address(), arguments, |_| ())
     }
 
     /// Starts one that watches the calling thread's namespace only, and not its own scrapes.
     pub(crate) fn isolated(arguments: &[&str]) -> Self {
+        Self::isolated_with(arguments, |_| ())
+    }
+
+    /// The same, on a kernel that refuses its iterator over sockets.
+    pub(crate) fn isolated_without_iterator(arguments: &[&str]) -> Self {
+        Self::isolated_with(arguments, refuse_iterators)
+    }
+
+    fn isolated_with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let address = free_address();
         let port = address.port().to_string();
         let mut all = vec!["--netns", "host"];
@@ -74,23 +86,38 @@ impl Daemon {
             all.extend(["--exclude-port", &port]);
         }
         all.extend(arguments);
-        Self::start_at(address, &all)
+        Self::start_at(address, &all, prepare)
     }
 
-    fn start_at(address: SocketAddr, arguments: &[&str]) -> Self {
+    fn start_at(address: SocketAddr, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let daemon = Self::starting(address, arguments, prepare);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts one and does not wait for anything.
+    pub(crate) fn starting(
+        address: SocketAddr,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
         command.arg("--incident-file").arg(directory.path().join(INCIDENT_FILE));
+        prepare(&mut command);
         let (pid, ended) = spawn(command, directory.path().join("output"));
-        let daemon = Self { address, pid, directory, ended: Mutex::new(ended) };
+        Self { address, pid, directory, ended: Mutex::new(ended) }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait_ready(&self) {
         until("the daemon is ready", || {
-            if let Ok(status) = daemon.ended().try_recv() {
-                panic!("the daemon ended at once, {status}:\n{}", daemon.output());
+            if let Ok(status) = self.ended().try_recv() {
+                panic!("the daemon ended at once, {status}:\n{}", self.output());
             }
-            get(address, "/readyz").is_some_and(|(status, _)| status == 200).then_some(())
+            get(self.address, "/readyz").is_some_and(|(status, _)| status == 200).then_some(())
         });
-        daemon
     }
 
     fn ended(&self) -> MutexGuard<'_, mpsc::Receiver<ExitStatus>> {
@@ -184,6 +211,22 @@ fn spawn(mut command: Command, output: PathBuf) -> (Pid, mpsc::Receiver<ExitStat
         let _ = ended.send(status);
     });
     (pid.recv().expect("the thread has started it"), ending)
+}
+
+/// From now on the kernel answers `BPF_ITER_CREATE` with EPERM, and everything else as ever.
+pub(crate) fn refuse_iterators(command: &mut Command) {
+    const BPF_ITER_CREATE: u64 = 33;
+    let is_create = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_ITER_CREATE);
+    let rule = SeccompRule::new(vec![is_create.expect("a condition")]).expect("a rule");
+    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let architecture = std::env::consts::ARCH.try_into().expect("seccompiler knows it");
+    let rules = [(libc::SYS_bpf, vec![rule])].into_iter().collect();
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, refusal, architecture).expect("a filter of one rule");
+    let program: BpfProgram = filter.try_into().expect("a short program");
+    let apply = move || seccompiler::apply_filter(&program).map_err(std::io::Error::other);
+    // SAFETY: two system calls upon a program that was made before; nothing is allocated unless they fail.
+    unsafe { command.pre_exec(apply) };
 }
 
 fn die_with_parent() -> std::io::Result<()> {

@@ -1,6 +1,9 @@
 //! What the tests stand on: the daemon, its metrics, namespaces, a crafted peer, the kernel's own account of transitions.
 
 pub(crate) mod daemon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod detach;
+pub(crate) mod gate;
 pub(crate) mod incidents;
 pub(crate) mod lab;
 pub(crate) mod metrics;

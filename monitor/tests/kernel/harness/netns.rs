@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Runs `body` on a new thread in a new network namespace with loopback up. The thread has descriptors of its own: those
 /// that all threads share are held for a moment by each process that any of them starts, and a socket is closed only with
@@ -33,6 +33,19 @@ pub(crate) fn enter_new() {
     sysctl("ipv6/conf/default/accept_dad", "0");
     sysctl("ipv6/conf/default/router_solicitations", "0");
     ip("link set lo up");
+}
+
+/// Does something on a thread in the process's own namespace.
+pub(crate) fn outside<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    let own = fs::File::open("/proc/self/ns/net").expect("/proc is mounted");
+    let outcome = thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            setns(own, CloneFlags::CLONE_NEWNET).expect("the way back");
+            act()
+        });
+        thread.join()
+    });
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Whether this process may make namespaces and load programs.

@@ -6,7 +6,7 @@ use std::{
     io::Read as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt as _,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Mutex,
 };
 
@@ -43,28 +43,49 @@ pub(crate) fn open_and_close(listener: &TcpListener) {
 
 /// Opens a connection from another process, of this name, and closes it cleanly.
 pub(crate) fn open_and_close_as(name: &[u8], listener: &TcpListener) {
+    drop(open_as(name, listener));
+}
+
+/// A connection of another process, which closes it cleanly when this is dropped.
+pub(crate) struct Held {
+    upstream: TcpStream,
+    helper: Child,
+}
+
+/// Opens a connection from another process of this name.
+pub(crate) fn open_as(name: &[u8], listener: &TcpListener) -> Held {
     let address = listener.local_addr().expect("bound");
-    let mut helper = Command::new("/proc/self/exe")
+    let helper = Command::new("/proc/self/exe")
         .args(["--exact", "harness::traffic::helper", "--test-threads", "1"])
         .env(HELPER_UPSTREAM, address.to_string())
         .env(HELPER_NAME, OsStr::from_bytes(name))
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .expect("the test binary starts again");
-    let (mut upstream, _) = listener.accept().expect("a connection");
+    let (upstream, _) = listener.accept().expect("a connection");
     upstream.set_read_timeout(Some(PATIENCE)).expect("an option");
-    assert_eq!(upstream.read(&mut [0]).expect("the end of the stream"), 0);
-    assert!(helper.wait().expect("a child of ours").success());
+    Held { upstream, helper }
 }
 
-/// Not a test: what [`open_and_close_as`] runs in another process.
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.helper.stdin.take());
+        assert_eq!(self.upstream.read(&mut [0]).expect("the end of the stream"), 0);
+        assert!(self.helper.wait().expect("a child of ours").success());
+    }
+}
+
+/// Not a test: what [`open_as`] runs in another process. Holds the connection until standard input ends.
 #[test]
 fn helper() {
     let Ok(upstream) = env::var(HELPER_UPSTREAM) else { return };
     let name = env::var_os(HELPER_NAME).expect("set together");
     let leader = format!("/proc/self/task/{}/comm", std::process::id());
     std::fs::write(leader, name.as_bytes()).expect("a process may rename itself");
-    drop(TcpStream::connect(upstream).expect("a listener is there"));
+    let connection = TcpStream::connect(upstream).expect("a listener is there");
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of standard input");
+    drop(connection);
 }
 
 /// Runs `body` with another user id, on a thread of its own: files and sockets made there are that user's.

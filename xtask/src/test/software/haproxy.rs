@@ -79,12 +79,21 @@ impl HaProxy {
 
     /// What it says of its server.
     pub(super) fn server(&self) -> Result<Statistics> {
-        let mut socket =
-            UnixStream::connect(self.dir.path().join("stats")).context("HAProxy's stats socket")?;
+        self.statistics("upstream,only,")
+    }
+
+    /// What it says of its clients: what it answers by itself counts here alone.
+    pub(super) fn clients(&self) -> Result<Statistics> {
+        self.statistics("clients,FRONTEND,")
+    }
+
+    fn statistics(&self, line: &str) -> Result<Statistics> {
+        let stats = self.dir.path().join("stats");
+        let mut socket = UnixStream::connect(stats).context("HAProxy's stats socket")?;
         socket.write_all(b"show stat\n").context("asking HAProxy")?;
         let mut table = String::new();
         socket.read_to_string(&mut table).context("HAProxy's answer")?;
-        Statistics::read(&table).with_context(|| format!("HAProxy's statistics: {table}"))
+        Statistics::read(&table, line).with_context(|| format!("HAProxy's statistics: {table}"))
     }
 }
 
@@ -93,10 +102,10 @@ impl HaProxy {
 pub(super) struct Statistics(BTreeMap<String, String>);
 
 impl Statistics {
-    fn read(table: &str) -> Option<Self> {
+    fn read(table: &str, line: &str) -> Option<Self> {
         let mut lines = table.lines();
         let columns = lines.next()?.strip_prefix("# ")?.split(',');
-        let values = lines.find(|line| line.starts_with("upstream,only,"))?.split(',');
+        let values = lines.find(|other| other.starts_with(line))?.split(',');
         Some(Self(columns.zip(values).map(|(column, value)| (column.to_owned(), value.to_owned())).collect()))
     }
 
@@ -115,7 +124,7 @@ mod tests {
     fn the_servers_line_is_read_by_column() {
         let table =
             "# pxname,svname,econ,wretr,\nclients,FRONTEND,,,\nupstream,only,1,20,\nupstream,BACKEND,3,40,\n";
-        let statistics = Statistics::read(table).expect("a server's line");
+        let statistics = Statistics::read(table, "upstream,only,").expect("a server's line");
         assert_eq!(statistics.count("wretr").expect("a number"), 20);
         assert!(statistics.count("absent").is_err());
     }

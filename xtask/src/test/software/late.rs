@@ -38,7 +38,7 @@ pub(super) fn haproxy_gives_up(binary: &Path) -> Result<()> {
     let told = verdict.only("answers_too_late", "haproxy")?;
     told.listens("uvicorn")?;
     same("requests given up and clients' 504s", told.lost(), answers.with(504))?;
-    same("the same in HAProxy's statistics", told.lost(), haproxy.server()?.count("hrsp_5xx")?)?;
+    same("the same in HAProxy's statistics", told.lost(), haproxy.clients()?.count("hrsp_5xx")?)?;
     same("of them acknowledged", given_up(&verdict, "true")?, answers.with(504))?;
     same("of them never acknowledged", given_up(&verdict, "false")?, 0)
 }

@@ -68,7 +68,8 @@ impl Cable {
         let text = format!(
             "table inet firewall {{ chain arriving {{ type filter hook input priority 0;
                 tcp sport {{ {} }} {verdict}
-            }} }}",
+            }}
+            }}",
             ports.join(", ")
         );
         fs::write(&rules, text).context("writing the firewall's rules")?;

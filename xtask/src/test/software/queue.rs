@@ -11,17 +11,17 @@ use crate::{host, interrupt, process};
 const BACKLOG: u64 = 8;
 /// More clients than find room, and how long they wait.
 const CLIENTS: usize = 24;
-const PATIENCE: Duration = Duration::from_secs(7);
-/// By then every connection that finds room is in the queue.
-const FILLED: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(9);
+/// By then every connection that finds room is in the queue, and what finwatch has walked before is too old to be told.
+const FILLED: Duration = Duration::from_millis(6_500);
 
-/// gunicorn's only worker takes 6 s for a request.
+/// gunicorn's only worker takes 10 s for a request.
 pub(super) fn full(binary: &Path) -> Result<()> {
     let gunicorn = Python::gunicorn(&["--worker-class", "sync", "--backlog", &BACKLOG.to_string()])?;
     let watch = Watch::begin(binary)?;
     let port = gunicorn.port();
     thread::scope(|scope| {
-        let clients = scope.spawn(move || at_once(port, &["/slow/6"; CLIENTS], PATIENCE));
+        let clients = scope.spawn(move || at_once(port, &["/slow/10"; CLIENTS], PATIENCE));
         interrupt::pause(FILLED)?;
         let (waiting, room) = ss(port)?;
         let verdict = watch.verdict_on(port)?;

@@ -164,16 +164,18 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
     let verdict = watch.verdict_on(uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("uvicorn")?;
-    let server = haproxy.server()?;
-    println!("  HAProxy: {} retries, {} failed answers", server.count("wretr")?, server.count("eresp")?);
+    println!(
+        "  HAProxy: {} retries, {} answers 502",
+        haproxy.server()?.count("wretr")?,
+        haproxy.clients()?.count("hrsp_5xx")?
+    );
     same("lost requests and HAProxy's failed exchanges", lost(&verdict, "haproxy")?, failed)?;
     same("lost requests the finding names", told.lost(), failed)
 }
 
-/// Requests that HAProxy sent and got no answer to: it sends them again, or tells its client.
+/// Requests that HAProxy sent and got no answer to: it sends them again, or answers 502.
 fn failed_exchanges(haproxy: &HaProxy) -> Result<u64> {
-    let server = haproxy.server()?;
-    Ok(server.count("wretr")? + server.count("eresp")?)
+    Ok(haproxy.server()?.count("wretr")? + haproxy.clients()?.count("hrsp_5xx")?)
 }
 
 /// HAProxy as what nginx proxies to: its `timeout http-keep-alive` is the upstream's idle timeout.

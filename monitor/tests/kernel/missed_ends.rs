@@ -1,0 +1,99 @@
+//! Ends that the programs did not see: the walk finds them, they are closed in the books, and counted as such.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::SockRef;
+
+use crate::harness::{
+    can_run,
+    daemon::Daemon,
+    detach::detach,
+    metrics::Scrape,
+    netns,
+    reference::{FRESH, Resident, assert_count, fresh, untraced_port},
+    traffic::{listen, local, open_and_close, pair},
+};
+
+/// A missed end is looked for twice, half a minute apart.
+const LONG: Duration = Duration::from_secs(150);
+const OPEN: usize = 5;
+
+/// Ends connections with RST: nothing is left of them.
+fn reset(connections: Vec<(TcpStream, TcpStream)>) {
+    for (proxy, upstream) in connections {
+        SockRef::from(&proxy).set_linger(Some(Duration::ZERO)).expect("an option");
+        drop((proxy, upstream));
+    }
+}
+
+fn both_ends(scrape: &Scrape, family: &str, upstream: SocketAddr) -> f64 {
+    scrape.sum(&format!("finwatch_{family}"), &[("upstream", &upstream.to_string())])
+}
+
+/// So many are tracked, and a few more have been closed while they were watched.
+fn begin(listener: &TcpListener, scrape: impl FnOnce() -> Scrape) -> Vec<(TcpStream, TcpStream)> {
+    let upstream = listener.local_addr().expect("bound");
+    open_and_close(listener);
+    let connections: Vec<_> = (0..OPEN).map(|_| pair(listener)).collect();
+    let scrape = scrape();
+    assert_count("opened", both_ends(&scrape, "connections_opened_total", upstream), 2 * (OPEN + 1));
+    assert_count("tracked", scrape.sum("finwatch_tracked_connections", &[]), 2 * OPEN);
+    connections
+}
+
+fn assert_missed(daemon: &Daemon, upstream: SocketAddr) {
+    let end = Instant::now() + LONG;
+    let scrape = loop {
+        let scrape = fresh(daemon);
+        if scrape.sum("finwatch_tracked_connections", &[]) < 0.5 {
+            break scrape;
+        }
+        assert!(Instant::now() < end, "the missed ends are not found");
+        thread::sleep(Duration::from_secs(1));
+    };
+    assert_count("missed", scrape.sum("finwatch_connections_missed_end_total", &[]), 2 * OPEN);
+    assert_count("opened", both_ends(&scrape, "connections_opened_total", upstream), 2 * (OPEN + 1));
+    assert_count("closed", both_ends(&scrape, "connections_closed_total", upstream), 2);
+    assert_count("resets", both_ends(&scrape, "resets_received_total", upstream), 0);
+    let labels = [("state", "established")];
+    assert_count("level", scrape.sum("finwatch_sockets", &labels), 0);
+}
+
+#[test]
+fn missed_ends_are_closed_in_the_books() {
+    if !can_run("missed_ends_are_closed_in_the_books") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&FRESH);
+        let listener = listen(local(1, untraced_port()));
+        let upstream = listener.local_addr().expect("bound");
+        let connections = begin(&listener, || fresh(&daemon));
+        detach(daemon.pid, &["set_state", "missed_end"]);
+        reset(connections);
+        assert_count("still in the books", fresh(&daemon).sum("finwatch_tracked_connections", &[]), 2 * OPEN);
+        assert_missed(&daemon, upstream);
+    });
+}
+
+#[test]
+fn missed_ends_in_a_namespace_that_is_gone() {
+    if !can_run("missed_ends_in_a_namespace_that_is_gone") {
+        return;
+    }
+    let upstream = local(1, untraced_port());
+    let port = upstream.port().to_string();
+    let daemon = Daemon::start(&[&FRESH[..], &["--include-port", &port]].concat());
+    netns::in_namespace(|| {
+        let _resident = Resident::start();
+        let listener = listen(upstream);
+        let connections = begin(&listener, || netns::outside(|| fresh(&daemon)));
+        detach(daemon.pid, &["set_state", "missed_end"]);
+        reset(connections);
+    });
+    assert_missed(&daemon, upstream);
+}
