@@ -61,6 +61,8 @@ pub struct LevelRecord {
     pub walk: u32,
     /// Established and quiet for at least a second.
     pub idle: u32,
+    /// For how many seconds the oldest of those in CLOSE_WAIT has been in it, as far as its peer's FIN was seen.
+    pub oldest_close_wait: u32,
     /// How many are in each state, by the state's number; mini-sockets by the state they stand for.
     pub sockets: [u32; STATE_SLOTS],
 }

@@ -13,7 +13,7 @@ use core::{
 
 use finwatch_ebpf::{
     levels::{ListenerKey, Process, UNKNOWN_PROCESS, WALK_ADOPTS, Walk},
-    state::{CLOSE, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
+    state::{CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
     wire::{CONN_PROXY, Connection},
 };
 
@@ -22,7 +22,7 @@ use crate::{
     maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
     pairs::Pair,
     requests,
-    socket::{Common, Tcp, cgroup_of},
+    socket::{Common, Tcp, cgroup_of, jiffies},
     walk_tables::{count_socket, hold_port, queue},
 };
 
@@ -115,6 +115,7 @@ fn listening(sk: Common, walk: &mut Walk) -> u32 {
 #[inline(always)]
 fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
     let Some(tcp) = sk.tcp() else { return 0 };
+    let mut close_wait = 0;
     let found = match CONNECTIONS.get_ptr_mut(sk.address()) {
         Some(conn) => {
             walk.tracked += 1;
@@ -122,6 +123,12 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
             unsafe { (*conn).seen = walk.id };
             // SAFETY: a live map value.
             let flags = unsafe { (*conn).flags };
+            // SAFETY: as above.
+            let first_fin = unsafe { (*conn).first_fin };
+            // Of a connection that was taken in like this the FIN was not seen.
+            if state == CLOSE_WAIT && first_fin != 0 {
+                close_wait = (jiffies() as u32).wrapping_sub(first_fin) / setting!(hz).max(1);
+            }
             // SAFETY: as above.
             Attribution { slot: Some(unsafe { (*conn).slot }), opened_here: flags & CONN_PROXY != 0 }
         }
@@ -132,7 +139,7 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
         walk.passing += 1;
     }
     if let Some(slot) = found.slot {
-        count_socket(walk.id, slot, state, established && tcp.quiet() >= setting!(hz));
+        count_socket(walk.id, slot, state, established && tcp.quiet() >= setting!(hz), close_wait);
     }
     if found.opened_here {
         hold_port(walk, sk);
@@ -202,7 +209,7 @@ fn time_wait(sk: Common, walk: &mut Walk) -> u32 {
     let remembered = remembered(sk);
     let found = Attribution::unpack(if remembered & REMEMBERED == 0 { before(sk, walk) } else { remembered });
     if let Some(slot) = found.slot {
-        count_socket(walk.id, slot, state, false);
+        count_socket(walk.id, slot, state, false, 0);
     }
     if found.opened_here {
         hold_port(walk, sk);
@@ -235,7 +242,7 @@ fn request(sk: Common, walk: &mut Walk) -> u32 {
     walk.passing += 1;
     let pair = Pair::from(sk, sk.bound_port(), cgroup_of(sk.listener()));
     if pair.wanted(sk) {
-        count_socket(walk.id, pair.known_slot(), SYN_RECV, false);
+        count_socket(walk.id, pair.known_slot(), SYN_RECV, false, 0);
     }
     0
 }

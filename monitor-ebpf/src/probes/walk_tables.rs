@@ -14,19 +14,23 @@ const PROBES: u32 = 16;
 /// 2^64 divided by the golden ratio: spreads what differs little (Fibonacci hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Counts a socket for its pair.
+/// Counts a socket for its pair; `close_wait` says for how many seconds it has been in that state.
 #[inline(always)]
-pub fn count_socket(walk: u32, slot: u32, state: u8, idle: bool) {
+pub fn count_socket(walk: u32, slot: u32, state: u8, idle: bool, close_wait: u32) {
     let Some(record) = LEVELS.get_ptr_mut(slot) else { return };
     // SAFETY: a live map value; nobody else writes it.
     let record = unsafe { &mut *record };
     if record.walk != walk {
         record.walk = walk;
         record.idle = 0;
+        record.oldest_close_wait = 0;
         record.sockets = [0; STATE_SLOTS];
     }
     record.sockets[usize::from(state) & (STATE_SLOTS - 1)] += 1;
     record.idle += u32::from(idle);
+    if close_wait > record.oldest_close_wait {
+        record.oldest_close_wait = close_wait;
+    }
 }
 
 /// Counts the socket's local port as held toward its destination, if it is an ephemeral one. On

@@ -181,7 +181,8 @@ impl Observer {
             requests,
             sockets: sockets(&level),
             idle: level.idle,
-            oldest_close_wait_seconds: None,
+            oldest_close_wait_seconds: (level.oldest_close_wait > 0)
+                .then(|| f64::from(level.oldest_close_wait)),
         }
     }
 

@@ -35,9 +35,8 @@ impl Triage {
         Ok(Self { trouble, findings, observation: printed["observation"].take() })
     }
 
-    /// The findings of a kind whose subject names this upstream.
-    pub(crate) fn of(&self, kind: &str, upstream: &str) -> Vec<&Value> {
-        let about = |finding: &&Value| finding["kind"] == kind && finding["subject"]["upstream"] == upstream;
-        self.findings.iter().filter(about).collect()
+    /// The findings whose subject names this upstream.
+    pub(crate) fn about(&self, upstream: &str) -> impl Iterator<Item = &Value> {
+        self.findings.iter().filter(move |finding| finding["subject"]["upstream"] == upstream)
     }
 }

@@ -10,8 +10,8 @@ use crate::{host, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Installs its arguments. While it does, a policy keeps packages from starting services, unless the host has a policy of
-/// its own; the units of nginx and Prometheus, which their packages also enable, are disabled where they were not there
-/// before.
+/// its own; the units of nginx, HAProxy and Prometheus, which their packages also enable, are disabled where they were
+/// not there before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -21,7 +21,7 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 new=
-for service in nginx prometheus; do
+for service in nginx haproxy prometheus; do
     command -v "$service" >/dev/null || new="$new $service"
 done
 apt-get update -q

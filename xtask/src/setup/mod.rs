@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
+pub(crate) mod python;
 mod toolchain;
 
 use std::{process::Command, time::Duration};
@@ -66,6 +67,8 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 struct Plan {
     packages: Vec<Package>,
     linker: Option<Linker>,
+    /// The Python servers, which come after the packages.
+    servers: bool,
 }
 
 impl Plan {
@@ -107,19 +110,30 @@ impl Plan {
                 "prometheus",
                 "promtool, which tests the recording rules; its service is neither started nor enabled",
             );
+            program(
+                "haproxy",
+                "haproxy",
+                "another proxy of tests; its service is neither started nor enabled",
+            );
+            program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
+            program("ss", "iproute2", "what finwatch's queues are compared with");
         }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
+        }
+        if purpose == Purpose::Test && !python::makes_environments() {
+            packages.push(Package::new("python3-venv", "room for the Python servers of tests"));
         }
         if !packages.is_empty() && !apt::available() {
             bail!("{}", by_hand(&packages));
         }
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
-        Ok(Self { packages, linker })
+        let servers = purpose == Purpose::Test && !python::installed();
+        Ok(Self { packages, linker, servers })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none()
+        self.packages.is_empty() && self.linker.is_none() && !self.servers
     }
 
     fn tell(&self) {
@@ -129,6 +143,10 @@ impl Plan {
         }
         if let Some(linker) = &self.linker {
             println!("  {:<24} links eBPF programs ({})", "bpf-linker", linker.how());
+        }
+        if self.servers {
+            let dir = python::environment();
+            println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
         }
     }
 
@@ -140,6 +158,9 @@ impl Plan {
             let mut install: Command = linker.install()?;
             println!("{}", process::typed(&install));
             process::run("cargo install bpf-linker", &mut install, LINKER_LIMIT)?;
+        }
+        if self.servers {
+            python::install()?;
         }
         Ok(())
     }

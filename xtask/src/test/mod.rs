@@ -4,6 +4,7 @@ mod cargo;
 mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
+mod software;
 mod summary;
 
 use std::{
@@ -58,6 +59,10 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let proven = || Ok(findings::scenarios());
     run.traced("findings: nginx and Node.js", proven, || {
         findings::run(&host::build_finwatch(Profile::Debug)?)
+    })?;
+    let scenarios = || Ok(software::SCENARIOS.iter().map(|(name, _)| (*name).to_owned()).collect());
+    run.traced("findings: other software", scenarios, || {
+        software::run(&host::build_finwatch(Profile::Debug)?)
     })?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {

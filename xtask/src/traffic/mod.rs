@@ -32,7 +32,7 @@ const SHORTEST_USEFUL: Duration = Duration::from_millis(1500);
 /// Longer than any upstream here keeps a connection: the misconfiguration.
 const TOO_LONG: Duration = Duration::from_mins(1);
 /// Kernel and logs settle this long after the last answer.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
 /// The families a lost upstream request is counted in, exactly once.
 pub(crate) const LOST: [&str; 2] =

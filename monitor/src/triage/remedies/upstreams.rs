@@ -27,7 +27,7 @@ struct Remedy {
     directives: fn(u64) -> String,
 }
 
-static REMEDIES: [Remedy; 11] = [
+static REMEDIES: [Remedy; 12] = [
     Remedy {
         software: "Node.js",
         context: "the program, after http.createServer() or app.listen() has returned server",
@@ -59,6 +59,11 @@ static REMEDIES: [Remedy; 11] = [
         software: "nginx",
         context: "http {} or server {} of the nginx that is the upstream",
         directives: |seconds| format!("keepalive_timeout {seconds}s;"),
+    },
+    Remedy {
+        software: "HAProxy",
+        context: "the frontend, or defaults, of the HAProxy that is the upstream",
+        directives: |seconds| format!("timeout http-keep-alive {seconds}s"),
     },
     Remedy {
         software: "Tomcat",
@@ -167,6 +172,8 @@ mod tests {
         assert_eq!(of("nginx", Some("node"), 5.0), [("Node.js".into(), node.into())]);
         assert_eq!(of("nginx", Some("node"), 2.0), [("Node.js".into(), node.into())]);
         assert_eq!(of("nginx", Some("gunicorn"), 2.0), [("gunicorn".into(), "--keep-alive 65".into())]);
+        let haproxy = of("nginx", Some("haproxy"), 2.0);
+        assert_eq!(haproxy, [("HAProxy".into(), "timeout http-keep-alive 65s".into())]);
         let python: Vec<_> = of("nginx", Some("python3"), 2.0).into_iter().map(|(name, _)| name).collect();
         assert_eq!(python, ["gunicorn", "uvicorn"]);
     }

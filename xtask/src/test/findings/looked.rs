@@ -51,7 +51,7 @@ impl Looked {
 
     /// The finding of that kind about nginx's side of that pair.
     pub(super) fn about(&self, kind: &str, upstream: &str) -> Result<&Value> {
-        let of = self.triage.of(kind, upstream);
+        let of: Vec<&Value> = self.triage.about(upstream).filter(|finding| finding["kind"] == kind).collect();
         let finding = of.into_iter().find(|finding| is_trouble(finding)).with_context(|| {
             let about = [upstream];
             let all: Vec<_> = self.troubles(&about).collect();

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest bursts go on.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// The finding is sure from so many lost requests on.
 const ENOUGH: u64 = 3;
 const ENOUGH_BURSTS: u32 = 8;
@@ -73,10 +73,7 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
         let threads = stages.map(|(name, stage)| {
             scope.spawn(move || mended_at(daemon, stage, bursts).with_context(|| format!("{name} mended")))
         });
-        threads
-            .into_iter()
-            .map(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
-            .collect::<Result<()>>()
+        threads.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
     })?;
     println!(
         "  mended: {:?} and {:?}, {bursts} bursts each",

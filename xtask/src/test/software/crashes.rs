@@ -1,0 +1,111 @@
+//! Workers that end in the middle of requests: again and again, and once.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::{
+    python::Python,
+    requests::{Answers, PATIENT, at_once, post},
+    same,
+    watch::{Verdict, Watch},
+};
+use crate::{
+    interrupt,
+    traffic::{
+        logs::Failures,
+        nginx::{Nginx, Pool},
+    },
+};
+
+/// Time for gunicorn to start another worker.
+const RESTART: Duration = Duration::from_millis(1500);
+/// One worker with room for all requests of a scenario.
+const GUNICORN: [&str; 6] = ["--worker-class", "gthread", "--threads", "32", "--keep-alive", "30"];
+/// A body that is more than gunicorn reads by itself.
+const BODY: usize = 400_000;
+
+fn stage() -> Result<(Python, Nginx)> {
+    let gunicorn = Python::gunicorn(&GUNICORN)?;
+    let nginx =
+        Nginx::proxy(gunicorn.port(), Pool::Kept { connections: 32, timeout: Duration::from_secs(10) })?;
+    Ok((gunicorn, nginx))
+}
+
+/// Requests of which the worker took one to its grave.
+fn unanswered(verdict: &Verdict) -> Result<u64> {
+    let resets: u64 = ["waiting", "first_request", "reused_request"]
+        .iter()
+        .map(|phase| verdict.count("nginx", "resets_received_total", Some(phase)))
+        .sum::<Result<u64>>()?;
+    Ok(verdict.count("nginx", "peer_closed_before_response_total", None)? + resets)
+}
+
+fn failures(nginx: &Nginx) -> Result<u64> {
+    let failures = Failures::count(&nginx.error_log()?);
+    ensure!(failures.unknown.is_empty(), "nginx logged errors of another kind: {:#?}", failures.unknown);
+    Ok(failures.all())
+}
+
+/// A worker is killed with three requests in it, eight times.
+pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
+    const CRASHES: u64 = 8;
+    let (mut gunicorn, nginx) = stage()?;
+    let watch = Watch::begin(binary)?;
+    let mut answers = Answers::default();
+    for _ in 0..CRASHES {
+        answers += at_once(nginx.port(), &["/"; 4], PATIENT);
+        answers += at_once(nginx.port(), &["/slow/3", "/slow/3", "/die"], PATIENT);
+        interrupt::pause(RESTART)?;
+    }
+    gunicorn.check()?;
+    let verdict = watch.verdict_on(gunicorn.port())?;
+    let told = verdict.only("closes_before_answering", "nginx")?;
+    told.listens("gunicorn")?;
+    told.confidence("high")?;
+    let failed = failures(&nginx)?;
+    ensure!(failed >= CRASHES, "hardly a worker was killed in a request: {answers:?}");
+    same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
+    same("requests the finding names", told.lost(), failed)
+}
+
+/// A worker is killed in the middle of an answer, with a part of the request unread, eight times.
+pub(super) fn dies_while_answering(binary: &Path) -> Result<()> {
+    const CRASHES: u64 = 8;
+    let (mut gunicorn, nginx) = stage()?;
+    let watch = Watch::begin(binary)?;
+    for _ in 0..CRASHES {
+        post(nginx.port(), "/half", BODY);
+        interrupt::pause(RESTART)?;
+    }
+    gunicorn.check()?;
+    let verdict = watch.verdict_on(gunicorn.port())?;
+    let told = verdict.only("upstream_dies_while_answering", "nginx")?;
+    told.listens("gunicorn")?;
+    same("crashes", told.lost(), CRASHES)?;
+    let resets = verdict.count("nginx", "resets_received_total", Some("response"))?;
+    same("resets and nginx's failures", resets, failures(&nginx)?)
+}
+
+/// One crash takes a dozen requests along: trouble of a moment, and over.
+pub(super) fn one_crash(binary: &Path) -> Result<()> {
+    const OTHERS: usize = 11;
+    let (mut gunicorn, nginx) = stage()?;
+    let watch = Watch::begin(binary)?;
+    let mut answers = Answers::default();
+    for round in 0..14 {
+        if round == 2 {
+            let mut paths = vec!["/slow/3"; OTHERS];
+            paths.push("/die");
+            answers += at_once(nginx.port(), &paths, PATIENT);
+        }
+        answers += at_once(nginx.port(), &["/"; 4], PATIENT);
+        interrupt::pause(Duration::from_secs(1))?;
+    }
+    gunicorn.check()?;
+    let verdict = watch.verdict_on(gunicorn.port())?;
+    let failed = failures(&nginx)?;
+    ensure!(failed > OTHERS as u64, "the crash took only {failed} requests along: {answers:?}");
+    same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
+    verdict.no_trouble()
+}

@@ -1,0 +1,89 @@
+//! What triage says of real gunicorn, uvicorn and HAProxy, of a process that leaks and of a network that drops: the
+//! finding of that trouble and no other, with the counts of logs, statistics and clients.
+
+mod crashes;
+mod haproxy;
+mod healthy;
+mod late;
+mod leak;
+mod netns;
+mod python;
+mod queue;
+mod races;
+mod requests;
+mod silence;
+mod watch;
+
+use std::{path::Path, thread, time::Instant};
+
+use anyhow::{Result, bail};
+
+use super::Tally;
+use crate::interrupt;
+
+/// Plays one scenario against daemons of its own.
+type Scenario = fn(&Path) -> Result<()>;
+
+/// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
+pub(crate) const SCENARIOS: [(&str, Scenario); 16] = [
+    ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
+    ("CLOSE_WAIT leak", leak::never_closed),
+    ("silent drop: never acknowledged", silence::never_acknowledged),
+    ("uvicorn closes after 5 s: latent race", races::uvicorn_latent),
+    ("uvicorn behind nginx: latent race, then a race", races::uvicorn_lossy),
+    ("gunicorn closes after 2 s: latent race", races::gunicorn_latent),
+    ("HAProxy before uvicorn: latent race, then a race", races::haproxy_lossy),
+    ("HAProxy as upstream: latent race", races::haproxy_as_upstream),
+    ("gunicorn's workers are killed", crashes::closes_before_answering),
+    ("gunicorn's workers are killed while they answer", crashes::dies_while_answering),
+    ("one of gunicorn's workers crashes", crashes::one_crash),
+    ("gunicorn's accept queue is full", queue::full),
+    ("HAProxy gives up", late::haproxy_gives_up),
+    ("clients leave HAProxy", late::clients_leave),
+    ("healthy, with health checks that reset", healthy::health_checks),
+    ("one restart of gunicorn", healthy::one_restart),
+];
+const WAITING: usize = 2;
+
+/// Every scenario.
+pub(crate) fn run(binary: &Path) -> Result<Tally> {
+    let (waiting, others) = SCENARIOS.split_at(WAITING);
+    let tally = thread::scope(|scope| {
+        let waiting: Vec<_> =
+            waiting.iter().map(|scenario| scope.spawn(move || play(binary, scenario))).collect();
+        let others: Tally = others.iter().map(|scenario| play(binary, scenario)).sum();
+        let waiting: Tally =
+            waiting.into_iter().map(|thread| thread.join().unwrap_or(Tally::ONE_FAILED)).sum();
+        waiting + others
+    });
+    interrupt::check()?;
+    Ok(tally)
+}
+
+fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
+    if interrupt::seen() {
+        return Tally::default();
+    }
+    let start = Instant::now();
+    let outcome = scenario(binary);
+    let seconds = start.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            println!("ok: {name} ({seconds:.1} s)");
+            Tally::ONE_PASSED
+        }
+        Err(error) => {
+            eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
+            Tally::ONE_FAILED
+        }
+    }
+}
+
+/// Fails unless both count the same.
+fn same(what: &str, finwatch: u64, theirs: u64) -> Result<()> {
+    if finwatch != theirs {
+        bail!("{what}: finwatch counts {finwatch}, they count {theirs}");
+    }
+    println!("  {what}: {finwatch} by either count");
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! A worker that is busy, so that nobody accepts.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{python::Python, requests::at_once, same, watch::Watch};
+use crate::{host, interrupt, process};
+
+/// What gunicorn is told; the kernel takes one more.
+const BACKLOG: u64 = 8;
+/// More clients than find room, and how long they wait.
+const CLIENTS: usize = 24;
+const PATIENCE: Duration = Duration::from_secs(9);
+/// By then every connection that finds room is in the queue, and what finwatch has walked before is too old to be told.
+const FILLED: Duration = Duration::from_millis(6_500);
+
+/// gunicorn's only worker takes 10 s for a request.
+pub(super) fn full(binary: &Path) -> Result<()> {
+    let gunicorn = Python::gunicorn(&["--worker-class", "sync", "--backlog", &BACKLOG.to_string()])?;
+    let watch = Watch::begin(binary)?;
+    let port = gunicorn.port();
+    thread::scope(|scope| {
+        let clients = scope.spawn(move || at_once(port, &["/slow/10"; CLIENTS], PATIENCE));
+        interrupt::pause(FILLED)?;
+        let (waiting, room) = ss(port)?;
+        let verdict = watch.verdict_on(port)?;
+        let (length, limit) = verdict.queue()?;
+        same("connections in the accept queue, as ss has it", length, waiting)?;
+        same("room in it, as ss has it", limit, room)?;
+        same("room in it, as gunicorn was told", limit, BACKLOG)?;
+        let told = verdict.only_of_kind("accept_queue_full")?;
+        told.listens("gunicorn")?;
+        told.says(&format!("{length} of {limit} connections"))?;
+        told.says("net.core.somaxconn = ")?;
+        told.advises("gunicorn", "--backlog")?;
+        ensure!(!clients.is_finished(), "the clients were gone before the queue was read");
+        Ok(())
+    })
+}
+
+/// `Recv-Q` and `Send-Q` of the listening socket.
+fn ss(port: u16) -> Result<(u64, u64)> {
+    let filter = format!("sport = :{port}");
+    let listed = process::output(host::command("ss").args(["-H", "-l", "-t", "-n", &filter]));
+    let listed = listed.context("ss does not run")?;
+    let mut fields = listed.split_whitespace().skip(1).map(str::parse);
+    match (fields.next(), fields.next()) {
+        (Some(Ok(waiting)), Some(Ok(room))) => Ok((waiting, room)),
+        _ => anyhow::bail!("ss lists no socket at port {port}: {listed}"),
+    }
+}

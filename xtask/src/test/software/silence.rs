@@ -1,0 +1,91 @@
+//! A firewall on the way forgets connections: what comes on them vanishes, or is answered by a reset.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    netns::{Cable, Unknown},
+    python::Python,
+    same,
+    watch::Watch,
+};
+use crate::interrupt;
+
+/// A client with a pool.
+const CLIENT: &str = include_str!("client.py");
+/// Connections of its pool, and how many of them are forgotten.
+const POOL: u64 = 8;
+const FORGOTTEN: u64 = 6;
+/// Seconds after which the client gives up.
+const PATIENCE: &str = "3";
+const PORT: u16 = 8080;
+/// The first quiet time that finwatch takes for a long one: the bound of a bucket and some.
+const LONG_QUIET: Duration = Duration::from_millis(126_500);
+
+/// What came of the requests on a pool that was quiet, as the client counts.
+struct Outcome {
+    answered: u64,
+    timed_out: u64,
+    reset: u64,
+}
+
+/// A client's pool is left alone for so long, then most of it is forgotten, and the client uses all of it.
+fn play(
+    binary: &Path,
+    name: &str,
+    quiet: Duration,
+    unknown: Unknown,
+) -> Result<(Watch, Outcome, Cable, Python)> {
+    let cable = Cable::lay(name)?;
+    let args = ["--host", Cable::server_address(), "--timeout-keep-alive", "300"];
+    let mut server = Python::uvicorn_by(cable.at_server(), &args, PORT)?;
+    // No probe from here reaches it.
+    interrupt::pause(Duration::from_secs(3))?;
+    server.check()?;
+    let watch = Watch::begin(binary)?;
+    let arguments = [Cable::server_address(), &PORT.to_string(), &POOL.to_string(), PATIENCE];
+    let mut client = Python::script(cable.at_client(), CLIENT, &arguments)?;
+    let ports = client.said(1)?[0].split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>();
+    let ports = ports.context("the client's ports")?;
+    ensure!(ports.len() as u64 == POOL, "the client has a pool of {ports:?}");
+    interrupt::pause(quiet)?;
+    let forgotten = &ports[..usize::try_from(FORGOTTEN).context("a few")?];
+    cable.forget(forgotten, unknown, client.path())?;
+    fs::write(client.path().join("go"), "").context("telling the client to go on")?;
+    let counts = client.said(2)?[1].split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>();
+    let &[answered, timed_out, reset, 0] = counts.context("the client's counts")?.as_slice() else {
+        anyhow::bail!("the server closed connections");
+    };
+    Ok((watch, Outcome { answered, timed_out, reset }, cable, server))
+}
+
+/// Packets vanish; the client gives up.
+pub(super) fn never_acknowledged(binary: &Path) -> Result<()> {
+    let (watch, outcome, _cable, _server) = play(binary, "drop", Duration::from_secs(2), Unknown::Dropped)?;
+    ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
+    let verdict = watch.verdict(&format!("{}:{PORT}", Cable::server_address()))?;
+    let told = verdict.only("silent_drop", "python3")?;
+    told.confidence("medium")?;
+    told.listens("uvicorn")?;
+    let unacked = verdict.count("python3", "local_closed_before_response_total", Some("false"))?;
+    same("requests never acknowledged and the client's timeouts", unacked, outcome.timed_out)?;
+    same("of requests the firewall dropped", unacked, FORGOTTEN)?;
+    let acked = verdict.count("python3", "local_closed_before_response_total", Some("true"))?;
+    same("given up though acknowledged", acked, 0)?;
+    same("requests the finding names", told.lost(), FORGOTTEN)
+}
+
+/// The firewall answers with a reset, after a quiet time that no upstream has.
+pub(super) fn reset_after_long_quiet(binary: &Path) -> Result<()> {
+    let (watch, outcome, _cable, _server) = play(binary, "reset", LONG_QUIET, Unknown::Reset)?;
+    ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
+    let verdict = watch.verdict(&format!("{}:{PORT}", Cable::server_address()))?;
+    let told = verdict.only("silent_drop", "python3")?;
+    told.confidence("high")?;
+    told.listens("uvicorn")?;
+    let lost = verdict.count("python3", "requests_on_peer_closed_socket_total", None)?;
+    same("requests answered by a reset and the client's resets", lost, outcome.reset)?;
+    same("of requests the firewall turned away", lost, FORGOTTEN)?;
+    same("requests the finding names", told.lost(), FORGOTTEN)
+}

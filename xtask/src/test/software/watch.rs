@@ -1,0 +1,192 @@
+//! A daemon that watches one scenario, and what it says in the end.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, triage::Triage};
+
+/// Asked for on top of a scenario's time, so that the window begins with the daemon.
+const BEFORE: Duration = Duration::from_secs(2);
+
+/// A daemon that has watched since before a scenario's traffic.
+pub(super) struct Watch {
+    daemon: Daemon,
+    begun: Instant,
+}
+
+impl Watch {
+    /// Begins now.
+    pub(super) fn begin(binary: &Path) -> Result<Self> {
+        Ok(Self { daemon: Daemon::private(binary)?, begun: Instant::now() })
+    }
+
+    /// What triage says about everything that ends at `upstream`, since the beginning.
+    pub(super) fn verdict(&self, upstream: &str) -> Result<Verdict> {
+        let triage = self.daemon.triage(self.begun.elapsed() + BEFORE)?;
+        Ok(Verdict { triage, upstream: upstream.to_owned() })
+    }
+
+    /// The same of a port of the loopback address.
+    pub(super) fn verdict_on(&self, port: u16) -> Result<Verdict> {
+        self.verdict(&format!("127.0.0.1:{port}"))
+    }
+}
+
+/// What triage says about one upstream.
+pub(super) struct Verdict {
+    triage: Triage,
+    upstream: String,
+}
+
+impl Verdict {
+    fn trouble(&self) -> Vec<&Value> {
+        self.triage
+            .about(&self.upstream)
+            .filter(|finding| finding["harm"]["class"] != "informative")
+            .collect()
+    }
+
+    /// The only trouble there is with the upstream, which is of this kind and with this proxy.
+    pub(super) fn only(&self, kind: &str, proxy: &str) -> Result<Told<'_>> {
+        let told = self.only_of_kind(kind)?;
+        let subject = &told.0["subject"];
+        ensure!(subject["proxy"] == proxy, "{kind} is told of another pair: {subject}");
+        Ok(told)
+    }
+
+    /// The only trouble there is with the upstream, which is of this kind.
+    pub(super) fn only_of_kind(&self, kind: &str) -> Result<Told<'_>> {
+        let trouble = self.trouble();
+        ensure!(
+            self.triage.trouble && trouble.len() == 1 && trouble[0]["kind"] == kind,
+            "expected {kind} and nothing else of {}: {trouble:#?}\nof {:#?}",
+            self.upstream,
+            self.pairs()
+        );
+        Ok(Told(trouble[0]))
+    }
+
+    /// Nothing is wrong with the upstream, and the agent saw everything.
+    pub(super) fn no_trouble(&self) -> Result<()> {
+        let trouble = self.trouble();
+        ensure!(
+            trouble.is_empty(),
+            "expected no trouble with {}: {trouble:#?}\nof {:#?}",
+            self.upstream,
+            self.pairs()
+        );
+        ensure!(!self.pairs().is_empty(), "{} was not watched", self.upstream);
+        Ok(())
+    }
+
+    fn pairs(&self) -> Vec<&Value> {
+        let pairs = self.triage.observation["pairs"].as_array().into_iter().flatten();
+        pairs.filter(|pair| pair["upstream"] == *self.upstream).collect()
+    }
+
+    /// The pair of this process with the upstream, as this host opened it.
+    pub(super) fn pair(&self, proxy: &str) -> Result<&Value> {
+        let pairs = self.pairs();
+        let ours = |pair: &&&Value| pair["side"] == "proxy" && pair["proxy"] == proxy;
+        pairs.iter().find(ours).copied().with_context(|| format!("no pair of {proxy}: {pairs:#?}"))
+    }
+
+    /// How many sockets that this host accepted at the upstream are in a state.
+    pub(super) fn accepted_in(&self, state: &str) -> u64 {
+        let accepted = self.pairs().into_iter().filter(|pair| pair["side"] == "upstream");
+        accepted.filter_map(|pair| pair["sockets"][state].as_u64()).sum()
+    }
+
+    /// What a family has counted for the pair, all its series together or the one of `label`.
+    pub(super) fn count(&self, proxy: &str, family: &str, label: Option<&str>) -> Result<u64> {
+        let counts = &self.pair(proxy)?["counts"][family];
+        Ok(match label {
+            Some(label) => counts[label].as_u64().unwrap_or(0),
+            None => sum(counts),
+        })
+    }
+
+    /// How many samples a histogram of the pair has, and how many of them in the bucket up to `bound` seconds.
+    pub(super) fn samples(&self, proxy: &str, histogram: &str, bound: f64) -> Result<(u64, u64)> {
+        let samples = &self.pair(proxy)?[histogram];
+        let buckets = samples["buckets"].as_array().into_iter().flatten();
+        // Written by the same code from the same table of bounds.
+        let inside = buckets.filter(|bucket| bucket[0] == bound).filter_map(|bucket| bucket[1].as_u64());
+        Ok((samples["count"].as_u64().unwrap_or(0), inside.sum()))
+    }
+
+    /// Accept queues at the upstream: how many wait, and how many may.
+    pub(super) fn queue(&self) -> Result<(u64, u64)> {
+        let mut queues = self.triage.observation["queues"].as_array().into_iter().flatten();
+        let queue = queues.find(|queue| queue["upstream"] == *self.upstream);
+        let queue = queue.with_context(|| format!("no queue at {}", self.upstream))?;
+        queue["length"].as_u64().zip(queue["limit"].as_u64()).context("a queue without numbers")
+    }
+}
+
+fn sum(counts: &Value) -> u64 {
+    let by_label = counts.as_object().into_iter().flatten();
+    counts.as_u64().unwrap_or(0) + by_label.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
+}
+
+/// A finding.
+pub(super) struct Told<'a>(&'a Value);
+
+impl Told<'_> {
+    /// Fails unless it is this sure.
+    pub(super) fn confidence(&self, level: &str) -> Result<()> {
+        let confidence = &self.0["confidence"];
+        ensure!(confidence["level"] == level, "expected {level} confidence: {confidence}");
+        Ok(())
+    }
+
+    /// Fails unless this process is named as the one that listens.
+    pub(super) fn listens(&self, name: &str) -> Result<()> {
+        ensure!(
+            self.candidates().any(|one| one["known_by"] == "listening" && one["name"] == name),
+            "{name} is not named as listening: {}",
+            self.0["candidates"]
+        );
+        Ok(())
+    }
+
+    /// Fails unless this product's timeout is among the candidates.
+    pub(super) fn may_be(&self, product: &str) -> Result<()> {
+        let named = |one: &Value| one["product"].as_str().is_some_and(|name| name.starts_with(product));
+        ensure!(self.candidates().any(named), "{product} is no candidate: {}", self.0["candidates"]);
+        Ok(())
+    }
+
+    /// Fails unless a change names this software, with directives that hold this text.
+    pub(super) fn advises(&self, software: &str, text: &str) -> Result<()> {
+        let mut changes = self.0["changes"].as_array().into_iter().flatten();
+        let fits = |change: &Value| {
+            change["software"] == software
+                && change["directives"].as_str().is_some_and(|directives| directives.contains(text))
+        };
+        ensure!(changes.any(fits), "no {software} with {text}: {:#}", self.0["changes"]);
+        Ok(())
+    }
+
+    /// Fails unless a line of evidence, or the verdict, holds this text.
+    pub(super) fn says(&self, text: &str) -> Result<()> {
+        let lines = self.0["evidence"].as_array().into_iter().flatten().chain([&self.0["verdict"]]);
+        let mut lines = lines.filter_map(Value::as_str);
+        ensure!(lines.any(|line| line.contains(text)), "it does not say \"{text}\": {:#}", self.0);
+        Ok(())
+    }
+
+    /// Requests it says are lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.0["harm"]["requests_lost"].as_u64().unwrap_or(0)
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = &Value> {
+        self.0["candidates"].as_array().into_iter().flatten()
+    }
+}
