@@ -207,7 +207,7 @@ pub(crate) fn levels(slots: u32) -> Levels {
     for (state, count) in (0..12_u32).zip(&mut sockets) {
         *count = state;
     }
-    let level = PairLevel { sockets, idle: 1, touched: 0x0ffe };
+    let level = PairLevel { sockets, idle: 1, touched: 0x0ffe, ..PairLevel::default() };
     let words = |text: &str| {
         let octets = address(text);
         [0, 8].map(|from| u64::from_ne_bytes(octets[from..from + 8].try_into().expect("eight bytes")))
