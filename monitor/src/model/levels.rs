@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_state_stays_once_it_was_touched() {
-        let mut record = LevelRecord { walk: 1, idle: 1, oldest_close_wait: 7, sockets: [0; STATE_SLOTS] };
+        let mut record =
+            LevelRecord { walk: 1, idle: 1, oldest_close_wait: 7, reserved: 0, sockets: [0; STATE_SLOTS] };
         record.sockets[usize::from(state::ESTABLISHED)] = 2;
         let mut level = PairLevel::default();
         level.add(&record);

@@ -238,8 +238,13 @@ impl<'a> Tally<'a> {
 
     fn add(&mut self, slot: u32, state: u8, idle: bool) {
         // Netlink does not tell for how long a socket has been in its state.
-        let empty =
-            LevelRecord { walk: self.walk.id, idle: 0, oldest_close_wait: 0, sockets: [0; STATE_SLOTS] };
+        let empty = LevelRecord {
+            walk: self.walk.id,
+            idle: 0,
+            oldest_close_wait: 0,
+            reserved: 0,
+            sockets: [0; STATE_SLOTS],
+        };
         let record = self.levels.entry(slot).or_insert(empty);
         record.sockets[usize::from(state) % STATE_SLOTS] += 1;
         record.idle += u32::from(idle);

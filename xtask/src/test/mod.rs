@@ -38,6 +38,11 @@ pub(crate) struct Args {
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let ci = args.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     setup::ensure(Purpose::Test)?;
+    if env::var("ONLY").is_ok() {
+        let t = software::run(&host::target().join("debug/finwatch"))?;
+        println!("{t:?}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let before = Host::now();
     let mut run = Run { summary: Summary::default(), ci };
 

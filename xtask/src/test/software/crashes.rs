@@ -1,8 +1,8 @@
 //! Workers that end in the middle of requests: again and again, and once.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     python::Python,
@@ -18,6 +18,10 @@ use crate::{
     },
 };
 
+/// By then requests have reached their worker.
+const ARRIVED: Duration = Duration::from_millis(500);
+/// More than a jiffy: within one, finwatch does not tell a request from the answer before it.
+const APART: Duration = Duration::from_millis(100);
 /// Time for gunicorn to start another worker.
 const RESTART: Duration = Duration::from_millis(1500);
 /// One worker with room for all requests of a scenario.
@@ -47,15 +51,28 @@ fn failures(nginx: &Nginx) -> Result<u64> {
     Ok(failures.all())
 }
 
-/// A worker is killed with three requests in it, eight times.
+/// Slow requests, and one that kills their worker once they have reached it. A POST, so that nginx does not send it to the
+/// next worker as well.
+fn crash(nginx: &Nginx, others: &[&str]) -> Result<Answers> {
+    let port = nginx.port();
+    thread::scope(|scope| {
+        let slow = scope.spawn(move || at_once(port, others, PATIENT));
+        interrupt::pause(ARRIVED)?;
+        let mut answers = post(port, "/die", 1);
+        answers += slow.join().ok().context("a client")?;
+        Ok(answers)
+    })
+}
+
+/// A worker is killed with four requests in it, again and again.
 pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
-    const CRASHES: u64 = 8;
+    const CRASHES: u64 = 6;
     let (mut gunicorn, nginx) = stage()?;
     let watch = Watch::begin(binary)?;
-    let mut answers = Answers::default();
     for _ in 0..CRASHES {
-        answers += at_once(nginx.port(), &["/"; 4], PATIENT);
-        answers += at_once(nginx.port(), &["/slow/3", "/slow/3", "/die"], PATIENT);
+        at_once(nginx.port(), &["/"; 4], PATIENT);
+        interrupt::pause(APART)?;
+        crash(&nginx, &["/slow/1.5"; 3])?;
         interrupt::pause(RESTART)?;
     }
     gunicorn.check()?;
@@ -64,7 +81,8 @@ pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
     told.listens("gunicorn")?;
     told.confidence("high")?;
     let failed = failures(&nginx)?;
-    ensure!(failed >= CRASHES, "hardly a worker was killed in a request: {answers:?}");
+    println!("  {:#}", verdict.pair("nginx")?["counts"]);
+    ensure!(failed >= 4 * CRASHES, "only {failed} requests were in a worker when it was killed");
     same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
     same("requests the finding names", told.lost(), failed)
 }
@@ -95,9 +113,7 @@ pub(super) fn one_crash(binary: &Path) -> Result<()> {
     let mut answers = Answers::default();
     for round in 0..14 {
         if round == 2 {
-            let mut paths = vec!["/slow/3"; OTHERS];
-            paths.push("/die");
-            answers += at_once(nginx.port(), &paths, PATIENT);
+            answers += crash(&nginx, &["/slow/1.5"; OTHERS])?;
         }
         answers += at_once(nginx.port(), &["/"; 4], PATIENT);
         interrupt::pause(Duration::from_secs(1))?;

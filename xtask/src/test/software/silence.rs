@@ -19,7 +19,8 @@ const POOL: u64 = 8;
 const FORGOTTEN: u64 = 6;
 /// Seconds after which the client gives up.
 const PATIENCE: &str = "3";
-const PORT: u16 = 8080;
+/// Where the servers of both scenarios, which go on at the same time, listen.
+const PORTS: [u16; 2] = [8080, 8081];
 /// The first quiet time that finwatch takes for a long one: the bound of a bucket and some.
 const LONG_QUIET: Duration = Duration::from_millis(126_500);
 
@@ -33,18 +34,18 @@ struct Outcome {
 /// A client's pool is left alone for so long, then most of it is forgotten, and the client uses all of it.
 fn play(
     binary: &Path,
-    name: &str,
+    port: u16,
     quiet: Duration,
     unknown: Unknown,
 ) -> Result<(Watch, Outcome, Cable, Python)> {
-    let cable = Cable::lay(name)?;
+    let cable = Cable::lay(&port.to_string())?;
     let args = ["--host", Cable::server_address(), "--timeout-keep-alive", "300"];
-    let mut server = Python::uvicorn_by(cable.at_server(), &args, PORT)?;
+    let mut server = Python::uvicorn_by(cable.at_server(), &args, port)?;
     // No probe from here reaches it.
     interrupt::pause(Duration::from_secs(3))?;
     server.check()?;
     let watch = Watch::begin(binary)?;
-    let arguments = [Cable::server_address(), &PORT.to_string(), &POOL.to_string(), PATIENCE];
+    let arguments = [Cable::server_address(), &port.to_string(), &POOL.to_string(), PATIENCE];
     let mut client = Python::script(cable.at_client(), CLIENT, &arguments)?;
     let ports = client.said(1)?[0].split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>();
     let ports = ports.context("the client's ports")?;
@@ -62,9 +63,9 @@ fn play(
 
 /// Packets vanish; the client gives up.
 pub(super) fn never_acknowledged(binary: &Path) -> Result<()> {
-    let (watch, outcome, _cable, _server) = play(binary, "drop", Duration::from_secs(2), Unknown::Dropped)?;
+    let (watch, outcome, _cable, _server) = play(binary, PORTS[0], Duration::from_secs(2), Unknown::Dropped)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
-    let verdict = watch.verdict(&format!("{}:{PORT}", Cable::server_address()))?;
+    let verdict = watch.verdict(&format!("{}:{}", Cable::server_address(), PORTS[0]))?;
     let told = verdict.only("silent_drop", "python3")?;
     told.confidence("medium")?;
     told.listens("uvicorn")?;
@@ -78,9 +79,9 @@ pub(super) fn never_acknowledged(binary: &Path) -> Result<()> {
 
 /// The firewall answers with a reset, after a quiet time that no upstream has.
 pub(super) fn reset_after_long_quiet(binary: &Path) -> Result<()> {
-    let (watch, outcome, _cable, _server) = play(binary, "reset", LONG_QUIET, Unknown::Reset)?;
+    let (watch, outcome, _cable, _server) = play(binary, PORTS[1], LONG_QUIET, Unknown::Reset)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
-    let verdict = watch.verdict(&format!("{}:{PORT}", Cable::server_address()))?;
+    let verdict = watch.verdict(&format!("{}:{}", Cable::server_address(), PORTS[1]))?;
     let told = verdict.only("silent_drop", "python3")?;
     told.confidence("high")?;
     told.listens("uvicorn")?;
