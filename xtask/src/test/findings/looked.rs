@@ -87,7 +87,7 @@ impl Looked {
     /// nginx's side of the pair as triage saw it.
     pub(super) fn pair(&self, upstream: &str) -> Option<&Value> {
         let pairs = self.triage.observation["pairs"].as_array()?;
-        pairs.iter().find(|pair| pair["upstream"] == upstream && pair["side"] == "proxy")
+        pairs.iter().find(|pair| traffic::pair(upstream).iter().all(|(label, value)| pair[*label] == *value))
     }
 
     /// A counter of nginx's side of the pair.
