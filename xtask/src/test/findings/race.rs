@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest bursts go on.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// The finding is sure from so many lost requests on.
 const ENOUGH: u64 = 3;
 const ENOUGH_BURSTS: u32 = 8;
@@ -52,6 +52,8 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
     let finding = looked.only(&["keep_alive_race"], &upstream, &[&upstream, &front])?;
     sure(finding, "high")?;
     listens(finding, "node", stage.node().pid())?;
+    let candidates = finding["candidates"].as_array().map(Vec::len);
+    ensure!(candidates == Some(1), "the process is known, yet {}", finding["candidates"]);
     ensure!(finding["harm"]["requests_lost"] == lost, "{} of {lost} lost", finding["harm"]);
     let at_nginx = directives(finding, "proxy", "nginx")?;
     let at_node = directives(finding, "upstream", "Node.js")?;
@@ -73,10 +75,7 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
         let threads = stages.map(|(name, stage)| {
             scope.spawn(move || mended_at(daemon, stage, bursts).with_context(|| format!("{name} mended")))
         });
-        threads
-            .into_iter()
-            .map(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
-            .collect::<Result<()>>()
+        threads.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
     })?;
     println!(
         "  mended: {:?} and {:?}, {bursts} bursts each",

@@ -2,10 +2,11 @@
 
 use std::{
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{
     ACT,
@@ -97,16 +98,15 @@ pub(super) fn one_crash(_: &Path, daemon: &Daemon) -> Result<()> {
     let (port, mut number) = (nginx.port(), 0);
     until(Instant::now() + ACT, 5 * PACE, || {
         number += 1;
-        if number == 5 {
-            std::thread::scope(|scope| {
-                let others = scope.spawn(|| at_once(port, "/ok", 12));
-                interrupt::pause(Duration::from_millis(10))?;
-                post(port, "/crash")?;
-                others.join().unwrap_or_else(|_| anyhow::bail!("a client panicked"))
-            })
-        } else {
-            at_once(port, "/ok", 4)
+        if number != 5 {
+            return at_once(port, "/ok", 4);
         }
+        thread::scope(|scope| {
+            let others = scope.spawn(|| at_once(port, "/ok", 12));
+            interrupt::pause(Duration::from_millis(10))?;
+            post(port, "/crash")?;
+            others.join().unwrap_or_else(|_| bail!("a client panicked"))
+        })
     })?;
     let (seen, looked) = settled(daemon, &nginx)?;
     let (upstream, logged) = (node.address(), seen.failures.all());
