@@ -62,15 +62,15 @@ impl Summary {
     /// Prints the table and, as the last line, the totals; returns them.
     pub(crate) fn print(&self) -> Tally {
         println!(
-            "\n{:<26} {:<18} {:>7} {:>7} {:>7} {:>8}",
+            "\n{:<28} {:<18} {:>7} {:>7} {:>7} {:>8}",
             "step", "result", "passed", "failed", "skipped", "seconds"
         );
         for (name, tally, time) in &self.0 {
             let Tally { passed, failed, skipped } = tally;
             let (verdict, seconds) = (tally.verdict(), time.as_secs_f64());
-            println!("{name:<26} {verdict:<18} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8.1}");
+            println!("{name:<28} {verdict:<18} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8.1}");
             if *skipped > 0 {
-                println!("{:<26} {skipped} {name} SKIPPED: listed above with the reason", "");
+                println!("{:<28} {skipped} {name} SKIPPED: listed above with the reason", "");
             }
         }
         let total: Tally = self.0.iter().map(|(_, tally, _)| *tally).sum();

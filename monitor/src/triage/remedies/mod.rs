@@ -11,7 +11,7 @@ pub use keep_alive::{larger_pool, turn_on};
 pub use kernel::{ports, tcp_keep_alive};
 pub use proxies::{close_sooner, send_again};
 pub use queues::longer_queue;
-pub use upstreams::close_later;
+pub use upstreams::{close_later, may_be};
 
 /// The margin between the timeouts of both ends: less than a second is eaten by event loops, coarse timers and the
 /// way between them.

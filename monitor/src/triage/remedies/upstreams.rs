@@ -124,6 +124,14 @@ pub fn close_later(
     if chosen.is_empty() { REMEDIES.iter().map(change).collect() } else { chosen }
 }
 
+/// Whether a process may be the server that a fingerprint names: not where its name tells another one.
+pub fn may_be(process: &str, fingerprint: &str) -> bool {
+    product(process).is_none_or(|known| {
+        let software = REMEDIES.iter().map(|remedy| remedy.software).filter(|software| runs(known, software));
+        software.chain([known]).any(|software| fingerprint.starts_with(software))
+    })
+}
+
 /// Seconds that lie above the proxy's timeout, as far as that is known.
 fn above(proxy: &str, time: Option<&IdleTime>) -> u64 {
     let default = product(proxy).and_then(|proxy| DEFAULTS.iter().find(|(name, _)| *name == proxy));
@@ -183,6 +191,16 @@ mod tests {
         let five: Vec<_> = of("nginx", None, 5.0).into_iter().map(|(name, _)| name).collect();
         assert_eq!(five, ["Node.js", "uvicorn", "Apache httpd"]);
         assert_eq!(of("nginx", None, 11.0).len(), REMEDIES.len());
+    }
+
+    #[test]
+    fn a_process_is_no_server_of_another_name() {
+        assert!(!may_be("node", "gunicorn, keepalive 2"));
+        assert!(may_be("node", "Node.js of older lines, keepAliveTimeout 5 s"));
+        assert!(may_be("python3", "gunicorn, keepalive 2"));
+        assert!(may_be("java", "Tomcat as shipped, connectionTimeout 20000"));
+        assert!(may_be("envoy", "Envoy, idle_timeout 1 h"));
+        assert!(may_be("docker-proxy", "gunicorn, keepalive 2"), "who knows what is behind it");
     }
 
     #[test]

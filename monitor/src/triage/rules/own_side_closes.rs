@@ -2,6 +2,7 @@
 
 use finwatch_ebpf::wire::Counter;
 
+use super::race;
 use crate::{
     model::{
         labels::{EXTERNAL, Side},
@@ -10,8 +11,7 @@ use crate::{
     triage::{
         explanation::Explanation,
         facts,
-        finding::{Candidate, Confidence, Finding, Harm, Subject},
-        fingerprints::{self, Role},
+        finding::{Confidence, Finding, Harm, Subject},
         idle::IdleTime,
         kinds::Kind,
         remedies,
@@ -40,9 +40,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let (proxy, upstream) = (&labels.proxy, &labels.upstream);
     let listener = pair.listener.as_ref().map(|process| process.name.as_str());
     let who = listener.unwrap_or("the process");
-    let mut candidates: Vec<Candidate> =
-        pair.listener.clone().map(Candidate::Listening).into_iter().collect();
-    candidates.extend(fingerprints::closers(&time, Role::Server));
+    let candidates = race::candidates(pair, Some(&time));
     let changes = remedies::close_later("", listener, &candidates, Some(&time));
     Some(Finding {
         kind: Kind::OwnSideCloses,

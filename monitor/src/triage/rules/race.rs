@@ -13,9 +13,14 @@ use crate::{
 
 /// Who may close after `time`, what listens on this host first.
 pub(super) fn candidates(pair: &Pair, time: Option<&IdleTime>) -> Vec<Candidate> {
-    let local = pair.listener.clone().map(Candidate::Listening);
-    let known = time.map(|time| fingerprints::closers(time, Role::Server)).unwrap_or_default();
-    local.into_iter().chain(known).collect()
+    let known = time.map(|time| fingerprints::closers(time, Role::Server)).unwrap_or_default().into_iter();
+    let listener = pair.listener.clone();
+    let may_be = |candidate: &Candidate| match (&listener, candidate) {
+        (Some(process), Candidate::IdleTime { product, .. }) => remedies::may_be(&process.name, product),
+        _ => true,
+    };
+    let known: Vec<_> = known.filter(may_be).collect();
+    listener.map(Candidate::Listening).into_iter().chain(known).collect()
 }
 
 /// Either end's timeout, so that the proxy's is the shorter one.

@@ -13,9 +13,6 @@ use crate::{
 /// Longer than any daemon here lives.
 const ALL: Duration = Duration::from_hours(1);
 
-/// What sends requests to nginx.
-const CLIENTS: [&str; 2] = ["xtask", "wrk"];
-
 /// One look.
 pub(super) struct Looked {
     triage: Triage,
@@ -78,7 +75,7 @@ impl Looked {
     pub(super) fn troubles<'a>(&'a self, addresses: &'a [&str]) -> impl Iterator<Item = &'a Value> {
         self.triage.findings.iter().filter(|finding| is_trouble(finding)).filter(|finding| {
             let subject = &finding["subject"];
-            let of_client = CLIENTS.iter().any(|client| subject["proxy"] == *client);
+            let of_client = subject["side"] == "proxy" && subject["proxy"] != "nginx";
             let here = subject["upstream"].as_str().is_none_or(|upstream| addresses.contains(&upstream));
             here && !of_client
         })
@@ -87,7 +84,7 @@ impl Looked {
     /// nginx's side of the pair as triage saw it.
     pub(super) fn pair(&self, upstream: &str) -> Option<&Value> {
         let pairs = self.triage.observation["pairs"].as_array()?;
-        pairs.iter().find(|pair| pair["upstream"] == upstream && pair["side"] == "proxy")
+        pairs.iter().find(|pair| traffic::pair(upstream).iter().all(|(label, value)| pair[*label] == *value))
     }
 
     /// A counter of nginx's side of the pair.

@@ -52,6 +52,8 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
     let finding = looked.only(&["keep_alive_race"], &upstream, &[&upstream, &front])?;
     sure(finding, "high")?;
     listens(finding, "node", stage.node().pid())?;
+    let candidates = finding["candidates"].as_array().map(Vec::len);
+    ensure!(candidates == Some(1), "the process is known, yet {}", finding["candidates"]);
     ensure!(finding["harm"]["requests_lost"] == lost, "{} of {lost} lost", finding["harm"]);
     let at_nginx = directives(finding, "proxy", "nginx")?;
     let at_node = directives(finding, "upstream", "Node.js")?;

@@ -2,10 +2,11 @@
 
 use std::{
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{
     ACT,
@@ -100,11 +101,11 @@ pub(super) fn one_crash(_: &Path, daemon: &Daemon) -> Result<()> {
         if number != 5 {
             return at_once(port, "/ok", 4);
         }
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let others = scope.spawn(|| at_once(port, "/ok", 12));
             interrupt::pause(Duration::from_millis(10))?;
             post(port, "/crash")?;
-            others.join().unwrap_or_else(|_| anyhow::bail!("a client panicked"))
+            others.join().unwrap_or_else(|_| bail!("a client panicked"))
         })
     })?;
     let (seen, looked) = settled(daemon, &nginx)?;
