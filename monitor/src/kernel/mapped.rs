@@ -33,7 +33,7 @@ pub(super) struct Array<T> {
 
 impl<T> Array<T> {
     pub(super) fn map(map: &MapData, length: u32) -> io::Result<Self> {
-        // The kernel rounds values up: <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/arraymap.c#L98-L110>.
+        // `array_map_alloc()` rounds values up to eight bytes.
         const { assert!(size_of::<T>().is_multiple_of(8), "the kernel's values would be longer than ours") };
         let bytes = length as usize * size_of::<T>();
         let memory = MmapOptions::new().len(bytes).map_raw(map.fd().as_fd().as_raw_fd())?;
