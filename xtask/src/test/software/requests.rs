@@ -85,7 +85,7 @@ fn ask(port: u16, request: &[u8], patience: Duration) -> Answers {
     match exchange().map(|answer| status(&answer)) {
         Ok(Some(status)) => *answers.by_status.entry(status).or_default() += 1,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            answers.left += 1
+            answers.left += 1;
         }
         Ok(None) | Err(_) => answers.failed += 1,
     }
