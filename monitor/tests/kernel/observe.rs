@@ -13,6 +13,7 @@ use finwatch::{
     api::{client::Daemon as Asked, socket},
     model::{
         incident::{IncidentCause, IncidentRecord},
+        labels::Side,
         observation::{Observation, Pair},
     },
 };
@@ -88,6 +89,37 @@ fn an_observation_equals_the_metrics() {
         assert_eq!(ports.len(), 1, "{ports:?}");
         assert!(ports[0].used >= 3 && ports[0].used <= 10, "{ports:?}");
         drop(held);
+    });
+}
+
+#[test]
+fn the_oldest_socket_in_close_wait_has_an_age() {
+    if !can_run("the_oldest_socket_in_close_wait_has_an_age") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&["--snapshot-age", "1s"]);
+        let listener = listen(local(1, PORT));
+        let _open = pair(&listener);
+        let (proxy, _left) = pair(&listener);
+        let upstream = local(1, PORT).to_string();
+        let observe = || ask(daemon.directory.path()).pairs;
+        let ages = |pairs: &[Pair]| {
+            let ages = of_upstream(pairs, &upstream).into_iter();
+            ages.filter_map(|pair| Some((pair.labels.side, pair.oldest_close_wait_seconds?)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ages(&observe()), []);
+        drop(proxy);
+        let first = until("the socket has been in CLOSE_WAIT for a second", || {
+            let ages = ages(&observe());
+            (!ages.is_empty()).then_some(ages)
+        });
+        let &[(Side::Upstream, first)] = first.as_slice() else { panic!("one end is closed: {first:?}") };
+        until("it grows older", || match ages(&observe()).as_slice() {
+            [(Side::Upstream, later)] => (*later > first).then_some(()),
+            others => panic!("one end is closed: {others:?}"),
+        });
     });
 }
 

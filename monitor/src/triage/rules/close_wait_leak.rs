@@ -1,5 +1,7 @@
 //! The local process does not close what its peers closed.
 
+use std::collections::BTreeSet;
+
 use crate::{
     model::{
         labels::Side,
@@ -32,7 +34,10 @@ pub(super) fn rule(_: &Observation, pair: &Pair) -> Option<Finding> {
             (listener.unwrap_or_else(|| format!("the process at {}", labels.upstream)), &labels.proxy)
         }
     };
-    let pids: Vec<String> = pair.pids.iter().map(u32::to_string).collect();
+    // Of accepted connections only who listens is known.
+    let listening = pair.listener.iter().filter(|_| labels.side == Side::Upstream).map(|process| process.pid);
+    let pids: BTreeSet<u32> = pair.pids.iter().copied().chain(listening).collect();
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     let mut evidence =
         vec![format!("{} in CLOSE_WAIT, the oldest for {}", facts::many(count, "socket"), facts::span(age))];
     if !pids.is_empty() {

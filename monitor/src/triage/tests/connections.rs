@@ -4,7 +4,10 @@ use finwatch_ebpf::wire::Counter;
 
 use super::scene::{Happened as _, directives, innocent, kinds, observation, only, proxy};
 use crate::{
-    model::observation::Pair,
+    model::{
+        labels::Side,
+        observation::{Pair, Process},
+    },
     triage::{
         finding::{Level, Subject},
         kinds::Kind,
@@ -149,6 +152,14 @@ fn sockets_that_are_never_closed() {
     assert_eq!(finding.kind, Kind::CloseWaitLeak);
     assert!(finding.verdict.starts_with("node does not close 48 connections"), "{}", finding.verdict);
     assert!(finding.evidence.contains(&"process: 812".to_owned()));
+    // Of what this host accepted, who listens is known.
+    let mut accepted = leaking(48, 8_000.0);
+    accepted.labels.side = Side::Upstream;
+    accepted.pids.clear();
+    accepted.listener = Some(Process { name: "gunicorn".into(), pid: 77 });
+    let finding = only(&observation(vec![accepted]));
+    assert!(finding.verdict.starts_with("gunicorn does not close 48 connections"), "{}", finding.verdict);
+    assert!(finding.evidence.contains(&"process: 77".to_owned()), "{:?}", finding.evidence);
     // Half-closes that last, and sockets that pass through.
     innocent(leaking(2, 8_000.0));
     innocent(leaking(48, 0.4));

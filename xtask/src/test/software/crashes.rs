@@ -81,7 +81,6 @@ pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
     told.listens("gunicorn")?;
     told.confidence("high")?;
     let failed = failures(&nginx)?;
-    println!("  {:#}", verdict.pair("nginx")?["counts"]);
     ensure!(failed >= 4 * CRASHES, "only {failed} requests were in a worker when it was killed");
     same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
     same("requests the finding names", told.lost(), failed)
