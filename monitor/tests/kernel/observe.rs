@@ -10,7 +10,7 @@ use std::{
 };
 
 use finwatch::{
-    api::{client::Daemon as Asked, socket},
+    api::socket,
     model::{
         incident::{IncidentCause, IncidentRecord},
         labels::Side,
@@ -32,13 +32,6 @@ use crate::harness::{
 };
 
 const PORT: u16 = 30_000;
-
-/// Everything since the daemon's start.
-fn ask(run_dir: &Path) -> Observation {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let daemon = Asked::at(socket::path(run_dir));
-    runtime.block_on(daemon.ask("/observation?since=86400")).expect("an answer")
-}
 
 fn triage(arguments: &[&str], run_dir: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_finwatch"));
@@ -62,7 +55,7 @@ fn an_observation_equals_the_metrics() {
         let held: Vec<_> = (0..3).map(|_| pair(&listener)).collect();
         let upstream = local(1, PORT).to_string();
         let observation = until("levels show what is open", || {
-            let observation = ask(daemon.directory.path());
+            let observation = daemon.observe();
             let pairs = of_upstream(&observation.pairs, &upstream);
             let open = pairs.iter().all(|pair| pair.in_state("established") == 3);
             (pairs.len() == 2 && open).then_some(observation)
@@ -103,7 +96,7 @@ fn the_oldest_socket_in_close_wait_has_an_age() {
         let _open = pair(&listener);
         let (proxy, _left) = pair(&listener);
         let upstream = local(1, PORT).to_string();
-        let observe = || ask(daemon.directory.path()).pairs;
+        let observe = || daemon.observe().pairs;
         let ages = |pairs: &[Pair]| {
             let ages = of_upstream(pairs, &upstream).into_iter();
             ages.filter_map(|pair| Some((pair.labels.side, pair.oldest_close_wait_seconds?)))

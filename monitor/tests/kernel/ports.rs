@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     thread,
     time::Duration,
@@ -46,7 +46,7 @@ impl Destination {
 
     /// Connects from a free port, if the kernel finds one.
     fn connect(&mut self, source: Option<Ipv4Addr>) -> io::Result<()> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         if let Some(source) = source {
             // The port is chosen when the destination is known, as for a connection without bind().
             set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
@@ -115,23 +115,27 @@ fn assert_refused(upstream: SocketAddr, scrape: &Scrape, refused: usize) {
 
 /// Runs out of a range of so many ports, twice.
 pub(crate) fn run_out_of(ports: u16, start: fn(&[&str]) -> Daemon) {
+    run_out_toward(Ipv4Addr::LOCALHOST.into(), ports, start);
+}
+
+fn run_out_toward(host: IpAddr, ports: u16, start: fn(&[&str]) -> Daemon) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard).expect("up to the hard limit");
     let port = untraced_port();
     netns::in_namespace(|| {
         let daemon = start(&FRESH);
         set_range(ports);
-        let mut upstream = Destination::new(local(1, port));
+        let mut upstream = Destination::new((host, port).into());
         for round in 1..=2 {
             upstream.exhaust(None);
             assert_eq!(upstream.held.len(), usize::from(ports), "every port is taken");
             let scrape = fresh(&daemon);
-            assert_used(upstream.address, &scrape, ("host", "127.0.0.1"), ports.into(), ports);
+            assert_used(upstream.address, &scrape, ("host", &host.to_string()), ports.into(), ports);
             assert_refused(upstream.address, &scrape, round * TOO_MANY);
             assert_eq!(upstream.refused, round * TOO_MANY);
             upstream.reset();
             let scrape = fresh(&daemon);
-            assert_used(upstream.address, &scrape, ("host", "127.0.0.1"), 0, ports);
+            assert_used(upstream.address, &scrape, ("host", &host.to_string()), 0, ports);
             assert_refused(upstream.address, &scrape, round * TOO_MANY);
         }
     });
@@ -141,6 +145,13 @@ pub(crate) fn run_out_of(ports: u16, start: fn(&[&str]) -> Daemon) {
 fn run_out_of_10_ports() {
     if can_run("run_out_of_10_ports") {
         run_out_of(10, Daemon::isolated);
+    }
+}
+
+#[test]
+fn run_out_of_10_ports_of_ipv6() {
+    if can_run("run_out_of_10_ports_of_ipv6") {
+        run_out_toward(Ipv6Addr::LOCALHOST.into(), 10, Daemon::isolated);
     }
 }
 

@@ -3,12 +3,10 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
     thread,
     time::Duration,
 };
 
-use finwatch::{api::socket, model::observation::Observation};
 use finwatch_ebpf::wire::Counter;
 
 use crate::harness::{
@@ -70,17 +68,6 @@ fn settled(daemon: &Daemon) -> Scrape {
     })
 }
 
-/// Everything since the daemon's start. By hand: tokio's signal pipe belongs to the descriptors of one thread, and each
-/// namespace here has its own.
-fn observe(daemon: &Daemon) -> Observation {
-    let mut stream = UnixStream::connect(socket::path(daemon.directory.path())).expect("the daemon listens");
-    write!(stream, "GET /observation?since=86400 HTTP/1.0\r\nHost: finwatch\r\n\r\n").expect("room to write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
-}
-
 #[track_caller]
 fn assert_same(what: &str, have: f64, wanted: f64) {
     assert!((have - wanted).abs() < 0.5, "{what}: {have}, should be {wanted}");
@@ -121,7 +108,7 @@ fn requests_are_counted_exactly() {
             let scrape = settled(&daemon);
             let upstream = local(1, PORT).to_string();
             assert_counted(&scrape, "proxy", &upstream, requests, requests, 8.0);
-            let observation = observe(&daemon);
+            let observation = daemon.observe();
             let observed: Vec<_> = observation
                 .pairs
                 .iter()

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::CommandExt as _,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use finwatch::model::incident::IncidentRecord;
+use finwatch::{api::socket, model::observation::Observation};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -175,6 +176,19 @@ impl Daemon {
     /// The exposition's samples.
     pub(crate) fn scrape(&self) -> Scrape {
         Scrape::parse(&self.text())
+    }
+
+    /// Everything it has seen since its start, as its socket tells. By hand: tokio's signal pipe belongs to the
+    /// descriptors of one thread, and each namespace here has its own.
+    pub(crate) fn observe(&self) -> Observation {
+        let path = socket::path(self.directory.path());
+        let mut stream = UnixStream::connect(path).expect("the daemon listens");
+        write!(stream, "GET /observation?since=86400 HTTP/1.0\r\nHost: finwatch\r\n\r\n")
+            .expect("room to write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
     /// Sends a signal and returns how and when it ended.
