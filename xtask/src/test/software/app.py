@@ -27,6 +27,8 @@ def wsgi(environ, start_response):
         length = 1_000_000
     write = start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(length))])
     if path == "/half":
+        # Ticks apart: the request, the answer, the end.
+        time.sleep(ANSWER_SECONDS)
         write(b"x" * 10_000)
         time.sleep(ANSWER_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)

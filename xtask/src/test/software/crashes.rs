@@ -27,7 +27,7 @@ const RESTART: Duration = Duration::from_millis(1500);
 /// One worker with room for all requests of a scenario.
 const GUNICORN: [&str; 6] = ["--worker-class", "gthread", "--threads", "32", "--keep-alive", "30"];
 /// A body that is more than gunicorn reads by itself.
-const BODY: usize = 400_000;
+const BODY: usize = 40_000;
 
 fn stage() -> Result<(Python, Nginx)> {
     let gunicorn = Python::gunicorn(&GUNICORN)?;
