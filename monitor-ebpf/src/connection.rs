@@ -11,45 +11,40 @@ use crate::{
 };
 
 impl Connection {
+    /// Nothing is known yet.
+    const BLANK: Self = Self {
+        opened_ns: 0,
+        slot: 0,
+        flags: 0,
+        mark_seq: 0,
+        segments_at_close: 0,
+        quiet_at_fin: 0,
+        port_at_connect: 0,
+        netns: 0,
+        seen: 0,
+        pid: 0,
+        first_fin: 0,
+        verdict: Verdict::NONE,
+        reserved: 0,
+    };
+
     /// A connection that is being opened by connect() (`7->2`).
     #[inline]
     pub fn connecting(slot: u32, bound: bool, ev: &Evidence) -> Self {
         let bound = if bound { CONN_PORT_BOUND } else { 0 };
         Self {
-            opened_ns: 0,
             slot,
             flags: CONN_PROXY | bound,
             mark_seq: ev.write_seq,
-            segments_at_close: 0,
-            quiet_at_fin: 0,
             port_at_connect: u32::from(ev.local_port),
-            netns: 0,
-            seen: 0,
-            pid: 0,
-            first_fin: 0,
-            verdict: Verdict::NONE,
-            reserved: 0,
+            ..Self::BLANK
         }
     }
 
     /// A connection that this host has accepted (`3->1`, and what Fast Open makes of it).
     #[inline]
     pub fn accepted(slot: u32, opened_ns: u64) -> Self {
-        Self {
-            opened_ns,
-            slot,
-            flags: CONN_OPENED,
-            mark_seq: 0,
-            segments_at_close: 0,
-            quiet_at_fin: 0,
-            port_at_connect: 0,
-            netns: 0,
-            seen: 0,
-            pid: 0,
-            first_fin: 0,
-            verdict: Verdict::NONE,
-            reserved: 0,
-        }
+        Self { opened_ns, slot, flags: CONN_OPENED, ..Self::BLANK }
     }
 
     /// A connection that is found in `state` without its beginning having been seen; `None` where it has none yet.
@@ -67,19 +62,11 @@ impl Connection {
         let role = if opened_here { CONN_PROXY } else { 0 };
         let closed = if ev.closed_by_application() { CONN_APP_CLOSED } else { 0 };
         Some(Self {
-            opened_ns: 0,
             slot,
             flags: flags | role | closed,
             mark_seq,
             segments_at_close: ev.data_segs_in,
-            quiet_at_fin: 0,
-            port_at_connect: 0,
-            netns: 0,
-            seen: 0,
-            pid: 0,
-            first_fin: 0,
-            verdict: Verdict::NONE,
-            reserved: 0,
+            ..Self::BLANK
         })
     }
 

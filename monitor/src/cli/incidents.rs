@@ -98,7 +98,7 @@ async fn show(args: &IncidentsArgs, config: &Config, printer: &mut Printer) -> R
         latest(&daemon, &which, printer).await
     };
     match asked {
-        Err(error) if args.since.is_none() && without_daemon(&error) => {
+        Err(error) if without_daemon(&error) => {
             if !rights::missing().is_empty() {
                 return Err(error);
             }

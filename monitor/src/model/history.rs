@@ -127,15 +127,13 @@ impl Mark {
         self.overflows.get(netns).copied()
     }
 
-    /// About how much memory it takes, shared numbers left out.
+    /// About how much memory it takes: of numbers that marks share, its part.
     fn bytes(&self) -> usize {
-        let own: usize = self
-            .pairs
-            .values()
-            .filter(|numbers| Arc::strong_count(numbers) == 1)
-            .map(|numbers| size_of_val(&**numbers))
-            .sum();
-        own + self.pairs.len() * size_of::<(Slot, Numbers)>() + self.ports.len() * size_of::<(PortKey, u32)>()
+        let numbers: usize =
+            self.pairs.values().map(|numbers| size_of_val(&**numbers) / Arc::strong_count(numbers)).sum();
+        numbers
+            + self.pairs.len() * size_of::<(Slot, Numbers)>()
+            + self.ports.len() * size_of::<(PortKey, u32)>()
     }
 }
 

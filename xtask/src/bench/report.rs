@@ -66,39 +66,34 @@ impl Report {
 
     /// What following requests costs, as [`Self::table`].
     pub(crate) fn requests_table(&self) -> String {
-        let mut table =
-            "| | requests/s | of untraced, % | BPF ns per request | BPF runs per request | RSS, MiB |\n\
-                         |---|---|---|---|---|---|\n"
-                .to_owned();
-        for row in self.of(Connections::Kept) {
-            let cells = [
-                cell(row.requests_per_second, 1.0, 0),
-                cell(row.ratio_to_untraced, 100.0, 1),
-                cell(row.bpf_nanoseconds_per_request, 1.0, 0),
-                cell(row.bpf_runs_per_request, 1.0, 2),
-                cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1),
-            ];
-            // Writing to a String cannot fail.
-            _ = writeln!(table, "| {} | {} |", name(row.mode), cells.join(" | "));
-        }
-        table
+        let head = "| | requests/s | of untraced, % | BPF ns per request | BPF runs per request | RSS, MiB |\n\
+                    |---|---|---|---|---|---|\n";
+        self.written(head, Connections::Kept, |row| {
+            vec![cell(row.bpf_nanoseconds_per_request, 1.0, 0), cell(row.bpf_runs_per_request, 1.0, 2)]
+        })
     }
 
     /// What finwatch costs where every request opens a connection. A Markdown table: median (min to max).
     pub(crate) fn table(&self) -> String {
-        let mut table =
-            "| | requests/s | of untraced, % | BPF ns per state change | changes per request | CPU, % of one | RSS, MiB |\n\
-                         |---|---|---|---|---|---|---|\n"
-                .to_owned();
-        for row in self.of(Connections::Closed) {
-            let cells = [
-                cell(row.requests_per_second, 1.0, 0),
-                cell(row.ratio_to_untraced, 100.0, 1),
+        let head = "| | requests/s | of untraced, % | BPF ns per state change | changes per request | CPU, % of one | RSS, MiB |\n\
+                    |---|---|---|---|---|---|---|\n";
+        self.written(head, Connections::Closed, |row| {
+            vec![
                 cell(row.bpf_nanoseconds_per_state_change, 1.0, 0),
                 cell(row.state_changes_per_request, 1.0, 1),
                 cell(row.cpu_ratio, 100.0, 1),
-                cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1),
-            ];
+            ]
+        })
+    }
+
+    /// A row per mode: throughput first, memory last, and what else the table is about in between.
+    fn written(&self, head: &str, connections: Connections, middle: fn(&Row) -> Vec<String>) -> String {
+        let mut table = head.to_owned();
+        for row in self.of(connections) {
+            let mut cells =
+                vec![cell(row.requests_per_second, 1.0, 0), cell(row.ratio_to_untraced, 100.0, 1)];
+            cells.extend(middle(row));
+            cells.push(cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1));
             // Writing to a String cannot fail.
             _ = writeln!(table, "| {} | {} |", name(row.mode), cells.join(" | "));
         }
