@@ -4,6 +4,7 @@ mod cargo;
 mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
+mod only;
 mod software;
 mod summary;
 
@@ -16,7 +17,7 @@ use std::{
 use anyhow::Result;
 
 pub(crate) use self::summary::Tally;
-use self::{leftovers::Host, summary::Summary};
+use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
     bench,
     host::{self, Profile},
@@ -32,24 +33,18 @@ pub(crate) struct Args {
     /// A test that cannot run here is a failure; CI=true in the environment says the same
     #[arg(long)]
     ci: bool,
+    /// Only the steps and scenarios whose names hold this text
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: Only,
 }
 
 /// `cargo xtask test`; its last line is the totals, also when it fails.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let ci = args.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     setup::ensure(Purpose::Test)?;
-    if env::var("ONLY").is_ok() {
-        let t = software::run(&host::target().join("debug/finwatch"))?;
-        println!("{t:?}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    if env::var("ONLY").is_ok() {
-        let t = software::run(&host::target().join("debug/finwatch"))?;
-        println!("{t:?}");
-        return Ok(ExitCode::SUCCESS);
-    }
     let before = Host::now();
-    let mut run = Run { summary: Summary::default(), ci };
+    let only = &args.only;
+    let mut run = Run { summary: Summary::default(), ci, only: only.clone() };
 
     run.step("fmt", || one("cargo fmt", &["fmt", "--all", "--check"], MINUTE))?;
     run.step("clippy", || {
@@ -66,13 +61,11 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
-    let proven = || Ok(findings::scenarios());
-    run.traced("findings: nginx and Node.js", proven, || {
-        findings::run(&host::build_finwatch(Profile::Debug)?)
+    run.played("findings: nginx and Node.js", &findings::scenarios(), |wanted| {
+        findings::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
-    let scenarios = || Ok(software::SCENARIOS.iter().map(|(name, _)| (*name).to_owned()).collect());
-    run.traced("findings: other software", scenarios, || {
-        software::run(&host::build_finwatch(Profile::Debug)?)
+    run.played("findings: other software", &software::scenarios(), |wanted| {
+        software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
@@ -81,6 +74,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 
+    anyhow::ensure!(!run.summary.is_empty(), "no step and no scenario is named like \"{only}\"");
     let total = run.summary.print();
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -94,11 +88,19 @@ fn one(name: &str, args: &[&str], limit: Duration) -> Result<Tally> {
 struct Run {
     summary: Summary,
     ci: bool,
+    only: Only,
 }
 
 impl Run {
     /// Runs one step; its failure is noted, and the next one follows. Only a signal ends the run.
     fn step(&mut self, name: &'static str, step: impl FnOnce() -> Result<Tally>) -> Result<()> {
+        if !self.only.wants(name) {
+            return Ok(());
+        }
+        self.run(name, step)
+    }
+
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Tally>) -> Result<()> {
         println!("\n=== {name}");
         let start = Instant::now();
         let tally = step().unwrap_or_else(|error| {
@@ -110,6 +112,21 @@ impl Run {
         Ok(())
     }
 
+    /// A step of scenarios, each of which can be played by itself; it is handed those that are wanted.
+    fn played(
+        &mut self,
+        name: &'static str,
+        scenarios: &[&'static str],
+        step: impl FnOnce(&[&'static str]) -> Result<Tally>,
+    ) -> Result<()> {
+        let wanted = self.only.among(name, scenarios);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let list = || Ok(wanted.iter().map(|name| (*name).to_owned()).collect());
+        self.excused(name, list, || step(&wanted))
+    }
+
     /// A step that traces the kernel: where that is not allowed, its tests are named and counted as skipped.
     fn traced(
         &mut self,
@@ -117,10 +134,22 @@ impl Run {
         list: impl FnOnce() -> Result<Vec<String>>,
         step: impl FnOnce() -> Result<Tally>,
     ) -> Result<()> {
+        if !self.only.wants(name) {
+            return Ok(());
+        }
+        self.excused(name, list, step)
+    }
+
+    fn excused(
+        &mut self,
+        name: &'static str,
+        list: impl FnOnce() -> Result<Vec<String>>,
+        step: impl FnOnce() -> Result<Tally>,
+    ) -> Result<()> {
         let ci = self.ci;
         let strict = |tally: Tally| if ci { tally.without_excuses() } else { tally };
-        let Some(missing) = cannot_trace() else { return self.step(name, || step().map(strict)) };
-        self.step(name, || {
+        let Some(missing) = cannot_trace() else { return self.run(name, || step().map(strict)) };
+        self.run(name, || {
             let tests = list()?;
             eprintln!("SKIPPED: {} tests of \"{name}\" cannot run here: {missing}", tests.len());
             for test in &tests {

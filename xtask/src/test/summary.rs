@@ -54,6 +54,11 @@ impl Sum for Tally {
 pub(crate) struct Summary(Vec<(&'static str, Tally, Duration)>);
 
 impl Summary {
+    /// Whether there was no step.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Notes a step.
     pub(crate) fn add(&mut self, name: &'static str, tally: Tally, time: Duration) {
         self.0.push((name, tally, time));

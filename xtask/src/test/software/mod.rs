@@ -25,7 +25,7 @@ use crate::interrupt;
 type Scenario = fn(&Path) -> Result<()>;
 
 /// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
-pub(crate) const SCENARIOS: [(&str, Scenario); 16] = [
+const SCENARIOS: [(&str, Scenario); 16] = [
     ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
     ("CLOSE_WAIT leak", leak::never_closed),
     ("silent drop: never acknowledged", silence::never_acknowledged),
@@ -45,13 +45,19 @@ pub(crate) const SCENARIOS: [(&str, Scenario); 16] = [
 ];
 const WAITING: usize = 2;
 
-/// Every scenario.
-pub(crate) fn run(binary: &Path) -> Result<Tally> {
+/// Their names.
+pub(crate) fn scenarios() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Those that are wanted.
+pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
+    let is_wanted = |(name, _): &&(&str, Scenario)| wanted.contains(name);
     let (waiting, others) = SCENARIOS.split_at(WAITING);
     let tally = thread::scope(|scope| {
         let waiting: Vec<_> =
-            waiting.iter().map(|scenario| scope.spawn(move || play(binary, scenario))).collect();
-        let others: Tally = others.iter().map(|scenario| play(binary, scenario)).sum();
+            waiting.iter().filter(is_wanted).map(|scenario| scope.spawn(move || play(binary, scenario))).collect();
+        let others: Tally = others.iter().filter(is_wanted).map(|scenario| play(binary, scenario)).sum();
         let waiting: Tally =
             waiting.into_iter().map(|thread| thread.join().unwrap_or(Tally::ONE_FAILED)).sum();
         waiting + others
