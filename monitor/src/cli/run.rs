@@ -59,7 +59,8 @@ pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
     logging::start(config.log_level, config.log_format);
     let prepared = Prepared::new(&config)?;
     // Before there is a second thread: those to come hold no more than this one.
-    rights::give_up(config.netns == Netns::Host).context("cannot give up capabilities")?;
+    rights::give_up(config.netns == Netns::Host)
+        .context("cannot give up capabilities; a filter of system calls must allow capset")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()

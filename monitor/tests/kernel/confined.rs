@@ -57,7 +57,9 @@ fn the_units_capabilities_are_enough_and_are_given_up() {
         return;
     }
     netns::in_namespace(|| {
-        let daemon = Daemon::isolated_with(&["--requests", "--snapshot-age", "1s"], |command| confine(command, &granted()));
+        let daemon = Daemon::isolated_with(&["--requests", "--snapshot-age", "1s"], |command| {
+            confine(command, &granted())
+        });
         assert_every_hook_is_whole(&daemon.scrape());
         assert_held(&daemon, 0);
         assert_eq!(of_threads(&daemon, "NoNewPrivs"), ["1".to_owned()].into());
@@ -76,7 +78,8 @@ fn the_units_capabilities_are_enough_and_are_given_up() {
         }
         // Walks go on without capabilities.
         until("the listening socket, which came after the first walk", || {
-            let limit = daemon.scrape().sum("finwatch_accept_queue_limit", &[("upstream", "127.0.0.1:30000")]);
+            let limit =
+                daemon.scrape().sum("finwatch_accept_queue_limit", &[("upstream", "127.0.0.1:30000")]);
             (limit > 0.5).then_some(())
         });
     });

@@ -13,6 +13,8 @@ use crate::{
 
 /// Gives up what a daemon would, and says what is left.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    // First, while its files can be read.
+    let daemon = daemon(config);
     let name = "once attached";
     let own = match rights::give_up(config.netns == Netns::Host) {
         Ok(()) => Finding::new(name, Status::Ok, told(&rights::held_by(None).unwrap_or_default())),
@@ -20,7 +22,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             Finding::new(name, Status::Degraded, format!("capabilities cannot be given up: {error}"))
         }
     };
-    [own].into_iter().chain(daemon(config)).collect()
+    [own].into_iter().chain(daemon).collect()
 }
 
 /// What a daemon that runs holds; no row where none does.
