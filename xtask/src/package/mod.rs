@@ -86,7 +86,7 @@ pub(crate) fn deb(dir: &Path, version: Option<&str>) -> Result<PathBuf> {
     fs::create_dir_all(&made).with_context(|| format!("cannot make {}", made.display()))?;
     let mut command = host::cargo();
     command
-        .args(["deb", "--no-build", "--package", "finwatch", "--target", &triple(), "--output"])
+        .args(["deb", "--no-build", "--strip", "--package", "finwatch", "--target", &triple(), "--output"])
         .arg(&made);
     if let Some(version) = version {
         command.args(["--deb-version", version]);

@@ -42,7 +42,8 @@ pub(super) fn image(packages: &Packages) -> Result<()> {
     // CAP_SYS_CHROOT is chroot's; engines make roots otherwise.
     let only = "-all,+bpf,+perfmon,+sys_chroot";
     // What engines mount, on mount points and in a mount namespace of its own.
-    let start = r#"mkdir -p "$1/proc" "$1/sys"; mount --rbind /proc "$1/proc"; mount --rbind /sys "$1/sys"
+    let start = r#"mkdir -p "$1/proc" "$1/sys"
+        mount --rbind /proc "$1/proc"; mount --rbind /sys "$1/sys"; mount -t tmpfs tmpfs "$1/run/finwatch"
         exec setpriv --no-new-privs --bounding-set "$2" --inh-caps -all chroot "$1" /finwatch run"#;
     let mut command = namespace.command("unshare");
     command.args(["--mount", "sh", "-euc", start, "sh"]).arg(&container.root).arg(only);

@@ -26,7 +26,7 @@ const BOOTING: Duration = Duration::from_mins(2);
 /// A guest under way; dropping it shuts it down.
 pub(super) struct Guest {
     // In this order: it ends before its root and its network go.
-    _running: Running,
+    running: Running,
     leader: u32,
     root: TempDir,
     /// Its network.
@@ -51,16 +51,15 @@ impl Guest {
         nspawn.arg(root.path()).arg(format!("--network-namespace-path={}", namespace.path().display()));
         // The bounds of the guest, in which its systemd draws those of the unit.
         nspawn.arg(format!("--capability={capabilities}")).arg("--system-call-filter=bpf");
-        let mut running =
+        let running =
             Running::spawn("systemd-nspawn", nspawn.stdout(Stdio::null()).stderr(Stdio::null()))?;
-        let leader = interrupt::poll(BOOTING, || {
-            ensure!(running.ended()?.is_none(), "systemd-nspawn ended at once: {}", typed(&nspawn));
-            Ok(child(running.id()))
-        })?;
-        let guest = Self { _running: running, leader: leader.context("no guest")?, root, namespace };
+        let mut guest = Self { running, leader: 0, root, namespace };
         let booted = interrupt::poll(BOOTING, || {
+            ensure!(guest.running.ended()?.is_none(), "systemd-nspawn ended at once: {}", typed(&nspawn));
+            // Its first child only makes the one that becomes the guest's systemd.
+            guest.leader = child(guest.running.id()).unwrap_or_default();
             let state = guest.command("systemctl").arg("is-system-running").output();
-            let state = state.context("systemctl does not start")?.stdout;
+            let state = state.context("nsenter does not start")?.stdout;
             Ok(matches!(state.trim_ascii(), b"running" | b"degraded").then_some(()))
         })?;
         booted.context("the guest has not booted")?;
