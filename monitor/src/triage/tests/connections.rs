@@ -122,6 +122,14 @@ fn an_exhausted_pool() {
     assert!(finding.evidence[0].contains("200 busy"), "{:?}", finding.evidence);
     innocent(busy(30));
     innocent(busy(240).idle(50));
+    // Quiet, and waiting for an upstream that is slow: no less busy.
+    let finding = only(&observation(vec![busy(240).waiting(150)]));
+    assert_eq!((finding.kind, finding.confidence.level), (Kind::Pool, Level::Medium));
+    let first = &finding.evidence[0];
+    assert!(first.contains("200 busy, 0 idle; upon 150 a request has waited"), "{first}");
+    let mut some = busy(240).waiting(150);
+    some.idle += 1;
+    innocent(some);
     // Filled after a start, and steady since.
     let mut filled = busy(0).once(Counter::Opened, 200);
     filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);
