@@ -97,6 +97,11 @@ impl Verdict {
         pairs.iter().find(ours).copied().with_context(|| format!("no pair of {proxy}: {pairs:#?}"))
     }
 
+    /// All that is known of that pair, and what the agent did not see.
+    pub(super) fn told_of(&self, proxy: &str) -> String {
+        format!("{:#?}\n{:#}", self.pair(proxy), self.triage.observation["watch"])
+    }
+
     /// How many sockets that this host accepted at the upstream are in a state.
     pub(super) fn accepted_in(&self, state: &str) -> u64 {
         let accepted = self.pairs().into_iter().filter(|pair| pair["side"] == "upstream");
