@@ -144,6 +144,7 @@ impl Plan {
             program("mmdebstrap", "mmdebstrap", "makes a Debian in which the package is installed");
             program("systemd-nspawn", "systemd-container", "boots it");
             program("lintian", "lintian", "judges the package");
+            program("docker-compose", "docker-compose", "judges the compose file; nothing is started");
         }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");

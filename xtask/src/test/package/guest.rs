@@ -51,8 +51,7 @@ impl Guest {
         nspawn.arg(root.path()).arg(format!("--network-namespace-path={}", namespace.path().display()));
         // The bounds of the guest, in which its systemd draws those of the unit.
         nspawn.arg(format!("--capability={capabilities}")).arg("--system-call-filter=bpf");
-        let running =
-            Running::spawn("systemd-nspawn", nspawn.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let running = Running::spawn("systemd-nspawn", nspawn.stdout(Stdio::null()).stderr(Stdio::null()))?;
         let mut guest = Self { running, leader: 0, root, namespace };
         let booted = interrupt::poll(BOOTING, || {
             ensure!(guest.running.ended()?.is_none(), "systemd-nspawn ended at once: {}", typed(&nspawn));

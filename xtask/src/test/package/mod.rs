@@ -30,7 +30,8 @@ const CONNECTIONS: u64 = 5;
 
 type Scenario = fn(&Packages) -> Result<()>;
 
-const PLAYED: [(&str, Scenario); 4] = [
+const PLAYED: [(&str, Scenario); 5] = [
+    ("compose file", |_| compose()),
     ("lintian", lintian),
     ("static binary in an empty root", bare::binary),
     ("container image", bare::image),
@@ -38,7 +39,7 @@ const PLAYED: [(&str, Scenario); 4] = [
 ];
 
 /// The scenarios' names.
-pub(super) const SCENARIOS: [&str; 4] = [PLAYED[0].0, PLAYED[1].0, PLAYED[2].0, PLAYED[3].0];
+pub(super) const SCENARIOS: [&str; 5] = [PLAYED[0].0, PLAYED[1].0, PLAYED[2].0, PLAYED[3].0, PLAYED[4].0];
 
 /// Makes the packages and plays those that are wanted.
 pub(super) fn run(wanted: &[&str]) -> Result<Tally> {
@@ -57,6 +58,13 @@ pub(super) fn run(wanted: &[&str]) -> Result<Tally> {
             };
     }
     Ok(tally)
+}
+
+/// Compose reads its file, and finds nothing that its schema does not know.
+fn compose() -> Result<()> {
+    let mut compose = host::command("docker-compose");
+    compose.arg("--file").arg(host::root().join("deploy/compose/compose.yaml")).args(["config", "--quiet"]);
+    process::run("docker-compose config", &mut compose, MINUTE)
 }
 
 fn lintian(packages: &Packages) -> Result<()> {
