@@ -33,7 +33,7 @@ struct Server {
 }
 
 impl Server {
-    async fn starting() -> Self {
+    fn starting() -> Self {
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let listener = TcpListener::from_std(listener).expect("within a runtime");
         let address = listener.local_addr().expect("an address");
@@ -44,8 +44,8 @@ impl Server {
         Self { address, app, stop, task }
     }
 
-    async fn ready(pairs: u16) -> Self {
-        let server = Self::starting().await;
+    fn ready(pairs: u16) -> Self {
+        let server = Self::starting();
         server.app.ready(exporter(busy_pairs(pairs)));
         server
     }
@@ -117,7 +117,7 @@ async fn stalled(address: SocketAddr) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_when_it_says_so() {
-    let server = Server::starting().await;
+    let server = Server::starting();
     for path in ["/readyz", "/metrics"] {
         let response = get(server.address, path).await;
         assert!(response.head.starts_with("HTTP/1.1 503 "), "{}", response.head);
@@ -137,7 +137,7 @@ async fn it_is_ready_when_it_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_scrapes_at_once_both_are_whole() {
-    let server = Server::ready(100).await;
+    let server = Server::ready(100);
     let (one, two) = tokio::join!(get(server.address, "/metrics"), get(server.address, "/metrics"));
     for response in [one, two] {
         assert!(response.head.contains("content-type: text/plain; version=0.0.4\r\n"), "{}", response.head);
@@ -150,7 +150,7 @@ async fn two_scrapes_at_once_both_are_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compression_is_for_those_who_ask() {
-    let server = Server::ready(100).await;
+    let server = Server::ready(100);
     let plain = get(server.address, "/metrics").await;
     assert!(!plain.head.contains("content-encoding"), "{}", plain.head);
     let ask = |encoding| request(server.address, encoding);
@@ -168,7 +168,7 @@ async fn compression_is_for_those_who_ask() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_hang_up_hold_nothing() {
-    let server = Server::ready(1000).await;
+    let server = Server::ready(1000);
     for _ in 0..20 {
         let mut stream = stalled(server.address).await;
         stream.read_exact(&mut [0; 64]).await.expect("the beginning");
@@ -184,7 +184,7 @@ async fn clients_that_hang_up_hold_nothing() {
 /// Slow ones keep all scrapes that may run at once; the deadline frees them, and what they got is visibly cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_hold_a_scrape_for_ten_seconds_at_most() {
-    let server = Server::ready(1000).await;
+    let server = Server::ready(1000);
     let mut slow = Vec::new();
     for _ in 0..4 {
         let mut stream = stalled(server.address).await;
@@ -207,7 +207,7 @@ async fn slow_clients_hold_a_scrape_for_ten_seconds_at_most() {
 /// As many as may be connected at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_clients_do_not_keep_others_out_for_long() {
-    let server = Server::ready(1000).await;
+    let server = Server::ready(1000);
     let mut clients = Vec::new();
     for _ in 0..64 {
         clients.push(stalled(server.address).await);
@@ -222,7 +222,7 @@ async fn stalled_clients_do_not_keep_others_out_for_long() {
 /// Twice as many as may be connected at once, and nobody waits for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_clients_make_room() {
-    let server = Server::ready(1).await;
+    let server = Server::ready(1);
     // Its request is under way: it is no silent one.
     let busy = request(server.address, "GET /metrics HTTP/1.1").await;
     let mut silent = Vec::new();
@@ -242,7 +242,7 @@ async fn silent_clients_make_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_waits_for_nobody_for_longer_than_a_second() {
-    let server = Server::ready(1000).await;
+    let server = Server::ready(1000);
     let mut reading = stalled(server.address).await;
     reading.read_exact(&mut [0; 64]).await.expect("the beginning");
     let silent = TcpStream::connect(server.address).await.expect("a connection");
@@ -254,7 +254,7 @@ async fn shutdown_waits_for_nobody_for_longer_than_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_under_way_is_finished_at_shutdown() {
-    let server = Server::ready(200).await;
+    let server = Server::ready(200);
     let mut stream = request(server.address, "GET /metrics HTTP/1.1").await;
     let mut begun = vec![0; 64];
     stream.read_exact(&mut begun).await.expect("the beginning");

@@ -58,7 +58,7 @@ fn the_units_capabilities_are_enough_and_are_given_up() {
     }
     netns::in_namespace(|| {
         let daemon = Daemon::isolated_with(&["--requests", "--snapshot-age", "1s"], |command| {
-            confine(command, &granted())
+            confine(command, &granted());
         });
         assert_every_hook_is_whole(&daemon.scrape());
         assert_held(&daemon, 0);

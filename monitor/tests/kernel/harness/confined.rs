@@ -38,9 +38,12 @@ pub(crate) fn confine(command: &mut Command, capabilities: &[&str]) {
     fs::copy(command.get_program(), &program).expect("room for a copy");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
     chown(&directory, Some(USER), Some(USER)).expect("our own directory");
-    let names = capabilities.iter().map(|name| name.strip_prefix("CAP_").expect("a capability"));
-    let only: String = names.map(|name| format!(",+{}", name.to_lowercase())).collect();
-    let only = format!("-all{only}");
+    let short = |name: &&str| format!("+{}", name.strip_prefix("CAP_").expect("a capability").to_lowercase());
+    let only = [String::from("-all")]
+        .into_iter()
+        .chain(capabilities.iter().map(short))
+        .collect::<Vec<_>>()
+        .join(",");
     let user = USER.to_string();
     let mut confined = Command::new("setpriv");
     confined.args([
