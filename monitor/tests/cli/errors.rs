@@ -32,7 +32,10 @@ fn unprivileged(command: &str, run_dir: &Path, home: &Path) -> Output {
         // Where the tests are built may be closed to others.
         let copy: PathBuf = home.join("finwatch");
         if !copy.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_finwatch"), &copy).expect("a copy of the binary");
+            // By another process: what a test beside this one starts may inherit a descriptor of ours that writes, and
+            // then the program is busy.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_finwatch")).arg(&copy).status();
+            assert!(copied.expect("`cp` starts").success());
         }
         let mut asked = Command::new(copy);
         asked.uid(NOBODY).gid(NOBODY);

@@ -1,8 +1,7 @@
 //! The daemon as the systemd unit starts it: another user, the unit's capabilities and no others.
 
 use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -35,8 +34,11 @@ fn ambient(unit: &'static str) -> Vec<&'static str> {
 pub(crate) fn confine(command: &mut Command, capabilities: &[&str]) {
     let directory = run_directory(command);
     let program = directory.join("finwatch");
-    fs::copy(command.get_program(), &program).expect("room for a copy");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
+    // By a process of its own: a descriptor of ours that writes could be inherited by whatever another test starts, and a
+    // program that somebody may write to is not started.
+    let copied =
+        Command::new("install").args(["--mode", "755"]).arg(command.get_program()).arg(&program).status();
+    assert!(copied.expect("`install` of coreutils starts").success());
     chown(&directory, Some(USER), Some(USER)).expect("our own directory");
     let short = |name: &&str| format!("+{}", name.strip_prefix("CAP_").expect("a capability").to_lowercase());
     let only = [String::from("-all")]
