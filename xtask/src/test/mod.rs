@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// A test that cannot run here is a failure; CI=true in the environment says the same
     #[arg(long)]
     ci: bool,
+    /// Also play what takes too long for every change: a release runs this
+    #[arg(long)]
+    full: bool,
     /// Only the steps and scenarios whose names hold this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: Only,
@@ -44,7 +47,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
     let before = Host::now();
     let only = &args.only;
-    let mut run = Run { summary: Summary::default(), ci, only: only.clone() };
+    let mut run = Run { summary: Summary::default(), ci, full: args.full, only: only.clone() };
 
     run.step("fmt", || one("cargo fmt", &["fmt", "--all", "--check"], MINUTE))?;
     run.step("clippy", || {
@@ -74,6 +77,9 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 
+    if !run.full {
+        println!("\nthe long steps were left out: --full plays them, too");
+    }
     anyhow::ensure!(!run.summary.is_empty(), "no step and no scenario is named like \"{only}\"");
     let total = run.summary.print();
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -88,6 +94,8 @@ fn one(name: &str, args: &[&str], limit: Duration) -> Result<Tally> {
 struct Run {
     summary: Summary,
     ci: bool,
+    /// Whether the long steps are played, too.
+    full: bool,
     only: Only,
 }
 
