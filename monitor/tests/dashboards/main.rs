@@ -254,7 +254,9 @@ fn substituted(dashboard: &Value, query: &str) -> String {
         text = text.replace(name, value);
     }
     for name in variables(dashboard).filter_map(|variable| variable["name"].as_str()) {
-        text = text.replace(&format!("${{{name}}}"), ".*").replace(&format!("\"${name}\""), "\".*\"");
+        for (from, to) in [("${name}", ".*"), ("\"$name\"", "\".*\""), ("\"$name|\"", "\".*|\"")] {
+            text = text.replace(&from.replace("name", name), to);
+        }
     }
     assert!(!text.contains('$'), "an unknown variable in {query}");
     text

@@ -139,9 +139,16 @@ impl ExprVisitor for Visitor<'_> {
             }
             Expr::Binary(BinaryExpr { lhs, rhs, modifier: Some(modifier), .. }) => {
                 let (left, right) = (self.metrics.labels_of(lhs)?, self.metrics.labels_of(rhs)?);
-                if let Some(LabelModifier::Include(on) | LabelModifier::Exclude(on)) = &modifier.matching {
-                    expect(&left, &on.labels)?;
-                    expect(&right, &on.labels)?;
+                match &modifier.matching {
+                    Some(LabelModifier::Include(on)) => {
+                        expect(&left, &on.labels)?;
+                        expect(&right, &on.labels)?;
+                    }
+                    // What only one side has is what is left out.
+                    Some(LabelModifier::Exclude(ignored)) => {
+                        expect(&left.union(&right).cloned().collect(), &ignored.labels)?;
+                    }
+                    None => {}
                 }
                 if let Some(taken) = modifier.card.labels() {
                     expect(&right, &taken.labels)?;
