@@ -106,9 +106,10 @@ impl Plan {
         }
         if purpose == Purpose::Test {
             program(
-                "promtool",
                 "prometheus",
-                "promtool, which tests the recording rules; its service is neither started nor enabled",
+                "prometheus",
+                "reads the daemon and evaluates dashboards and rules in a test, with promtool; its service is neither \
+                 started nor enabled",
             );
             program(
                 "haproxy",

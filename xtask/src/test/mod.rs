@@ -5,6 +5,7 @@ mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
+mod prometheus;
 mod software;
 mod summary;
 
@@ -70,6 +71,9 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
+    let full = run.full;
+    run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
