@@ -137,7 +137,7 @@ fn annotations(name: &str) -> Value {
 fn variables(dashboard: &str) -> Vec<Value> {
     let mut list = vec![json!({
         "name": "datasource", "label": "Data source", "description": "The Prometheus that reads the agents.",
-        "type": "datasource", "query": "prometheus", "current": {}, "options": [], "regex": "", "refresh": 1,
+        "type": "datasource", "query": "prometheus", "options": [], "regex": "", "refresh": 1,
         "multi": false, "includeAll": false, "skipUrlSync": false, "hide": 0,
     })];
     let mut asked = expand("HOST");

@@ -169,18 +169,19 @@ fn requests() -> Vec<Panel> {
             "Ended with a request unanswered, per pair",
             "cps",
             "Other ways to lose an answer. Upstream closed: look for crashes and recycled workers there. Gave up, \
-             acknowledged: the upstream is slow. Gave up, not acknowledged: packets vanish or the host is gone.",
+             acknowledged: the upstream is slow. Gave up, not acknowledged: packets vanish or the host is gone. These appear \
+             with the first such end, which a rate does not show yet.",
         )
         .query(
             "sum by (proxy, upstream) (rate(finwatch_peer_closed_before_response_total{PAIR}[RATE])) > 0",
             "{{proxy}} → {{upstream}} upstream closed",
         )
         .query(
-            "sum by (proxy, upstream) (rate(finwatch_local_closed_before_response_total{PAIR,acked=\"true\"}[RATE])) > 0",
+            "sum by (proxy, upstream) (rate(finwatch_local_closed_before_response_total{PAIR,acked=\"true\"}[RATE]))",
             "{{proxy}} → {{upstream}} gave up, acknowledged",
         )
         .query(
-            "sum by (proxy, upstream) (rate(finwatch_local_closed_before_response_total{PAIR,acked=\"false\"}[RATE])) > 0",
+            "sum by (proxy, upstream) (rate(finwatch_local_closed_before_response_total{PAIR,acked=\"false\"}[RATE]))",
             "{{proxy}} → {{upstream}} gave up, not acknowledged",
         ),
     ]

@@ -244,7 +244,7 @@ fn options(kind: &str) -> Value {
             },
             "tooltip": { "mode": "multi", "sort": "desc" },
         }),
-        "table" => json!({ "cellHeight": "sm", "showHeader": true }),
+        "table" => json!({ "cellHeight": "sm", "frameIndex": 0, "showHeader": true }),
         "heatmap" => json!({
             "calculate": false, "cellGap": 1, "cellValues": { "unit": "cps" },
             "color": {

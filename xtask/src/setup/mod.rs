@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
+pub(crate) mod grafana;
 pub(crate) mod python;
 mod toolchain;
 
@@ -69,6 +70,8 @@ struct Plan {
     linker: Option<Linker>,
     /// The Python servers, which come after the packages.
     servers: bool,
+    /// Grafana's types, which come after them as well.
+    types: bool,
 }
 
 impl Plan {
@@ -118,6 +121,7 @@ impl Plan {
             );
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
+            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
         }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
@@ -130,11 +134,12 @@ impl Plan {
         }
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let servers = purpose == Purpose::Test && !python::installed();
-        Ok(Self { packages, linker, servers })
+        let types = purpose == Purpose::Test && !grafana::installed();
+        Ok(Self { packages, linker, servers, types })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none() && !self.servers
+        self.packages.is_empty() && self.linker.is_none() && !self.servers && !self.types
     }
 
     fn tell(&self) {
@@ -149,6 +154,14 @@ impl Plan {
             let dir = python::environment();
             println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
         }
+        if self.types {
+            let dir = grafana::directory();
+            println!(
+                "  {:<24} what dashboards are checked against (npm, in {})",
+                "Grafana's types",
+                dir.display()
+            );
+        }
     }
 
     fn carry_out(&self) -> Result<()> {
@@ -162,6 +175,9 @@ impl Plan {
         }
         if self.servers {
             python::install()?;
+        }
+        if self.types {
+            grafana::install()?;
         }
         Ok(())
     }

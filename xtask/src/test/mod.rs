@@ -6,6 +6,7 @@ pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
 mod prometheus;
+mod schema;
 mod software;
 mod summary;
 
@@ -60,6 +61,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.step("dashboards against Grafana's types", schema::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
         cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
     })?;
