@@ -70,11 +70,24 @@ pub struct Pair {
     pub sockets: BTreeMap<String, u32>,
     /// Established and quiet for at least a second.
     pub idle: u32,
+    /// Of these, those upon which a request waits for its answer.
+    #[serde(default)]
+    pub unanswered: u32,
     /// For how long the oldest socket in CLOSE_WAIT has been in it.
     pub oldest_close_wait_seconds: Option<f64>,
 }
 
 impl Pair {
+    /// Connections in use now: used in the last second, or with a request that waits.
+    pub fn busy(&self) -> u32 {
+        self.in_state("established").saturating_sub(self.unused())
+    }
+
+    /// Connections that nothing uses now.
+    pub fn unused(&self) -> u32 {
+        self.idle.saturating_sub(self.unanswered)
+    }
+
     /// How many sockets are in a state now.
     pub fn in_state(&self, state: &str) -> u32 {
         self.sockets.get(state).copied().unwrap_or(0)
