@@ -247,13 +247,13 @@ fn connections() -> Vec<Panel> {
         )
         .from(&[(0.8, "red")]),
         Panel::lines(
-            "Idle part of the established connections",
+            "Free connections",
             "short",
-            "Established and quiet for at least a second: the pool's reserve, for the 20 largest. None left while \
+            "Established, quiet for at least a second, and no request waits: the reserve of the 20 largest pools. None left while \
              connections are opened fast: the pool is too small, or the upstream answers too slowly.",
         )
         .query(
-            "topk(20, sum by (side, proxy, upstream) (finwatch_idle_sockets{PAIR}))",
+            "topk(20, sum by (side, proxy, upstream) (finwatch_idle_sockets{PAIR} - finwatch_unanswered_sockets{PAIR}))",
             "{{side}}: {{proxy}} → {{upstream}}",
         ),
     ]

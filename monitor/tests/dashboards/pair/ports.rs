@@ -19,7 +19,8 @@ pub(super) fn ports() -> Vec<Panel> {
              peers closed. TIME_WAIT that only rises: connections are not kept open.",
         )
         .query("sum by (state) (finwatch_sockets{PAIR})", "{{state}}")
-        .query("sum(finwatch_idle_sockets{PAIR})", "idle, of the established"),
+        .query("sum(finwatch_idle_sockets{PAIR})", "idle, of the established")
+        .query("sum(finwatch_unanswered_sockets{PAIR})", "a request waits, of the idle"),
         Panel::lines(
             "TIME_WAIT entered",
             "cps",
