@@ -157,7 +157,7 @@ fn variables(dashboard: &str) -> Vec<Value> {
         ("workload", "Workload", "The local process's systemd unit, container or pod."),
     ] {
         list.push(variable(name, label, about, &format!("label_values({{{ANY},{asked}}}, {name})")));
-        asked += &format!(",{name}=~\"${name}\"");
+        asked = format!("{asked},{name}=~\"${name}\"");
     }
     list
 }

@@ -104,7 +104,7 @@ fn which() -> Vec<Panel> {
             ("proxy", "proxy", None),
             ("upstream", "upstream", None),
         ])
-        .to_pair()
+        .leading_to_pair()
         .or_else("None fires."),
         Panel::table(
             "Pairs that lose requests",
@@ -114,7 +114,7 @@ fn which() -> Vec<Panel> {
         )
         .query(&format!("topk(20, sum by (instance, side, proxy, upstream, workload) ({lost}) > 0)"), "")
         .columns(&[&PAIR_COLUMNS[..], &[("Value", "lost", None)]].concat())
-        .to_pair()
+        .leading_to_pair()
         .or_else("None lost a request."),
         Panel::table(
             "Pairs that race",
@@ -125,7 +125,7 @@ fn which() -> Vec<Panel> {
         )
         .query(&format!("topk(20, sum by (instance, side, proxy, upstream, workload) ({closes}) > 0)"), "")
         .columns(&[&PAIR_COLUMNS[..], &[("Value", "closes", None)]].concat())
-        .to_pair()
+        .leading_to_pair()
         .or_else("No upstream closes idle connections."),
         Panel::table(
             "Upstreams that run out of ports",

@@ -132,7 +132,7 @@ impl Panel {
     }
 
     /// A row leads to its pair.
-    pub(crate) fn to_pair(mut self) -> Self {
+    pub(crate) fn leading_to_pair(mut self) -> Self {
         self.links = json!([{ "title": "The pair in detail", "url": TO_PAIR, "targetBlank": false }]);
         self
     }

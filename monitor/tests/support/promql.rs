@@ -17,8 +17,8 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 pub(crate) struct Metrics(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 
 impl Metrics {
-    /// Those of docs/metrics.md.
-    pub(crate) fn documented() -> Self {
+    /// Those of docs/metrics.md, and what these recording rules make of them, by name; a rule's fault is the error.
+    pub(crate) fn documented(rules: &[(String, String)]) -> Result<Self, String> {
         let text = document();
         let mut series = BTreeMap::new();
         for (name, Told { kind, labels }) in exposed() {
@@ -42,16 +42,15 @@ impl Metrics {
             values.clone_from(&sides);
         }
         series.extend(prometheus());
-        Self(series)
-    }
-
-    /// Takes in a recording rule, after checking it.
-    #[allow(dead_code, reason = "not every test that has this file has rules")]
-    pub(crate) fn record(&mut self, name: &str, query: &str) -> Result<(), String> {
-        let expr = parser::parse(query).map_err(|error| format!("does not parse: {error}"))?;
-        let labels = self.labels_of(&expr)?.into_iter().map(|label| (label, BTreeSet::new()));
-        self.0.insert(name.to_owned(), labels.collect());
-        Ok(())
+        let mut metrics = Self(series);
+        for (name, query) in rules {
+            let expr = parser::parse(query).map_err(|error| format!("{name} does not parse: {error}"))?;
+            let labels = metrics.labels_of(&expr).map_err(|fault| format!("{name}: {fault}"))?;
+            metrics
+                .0
+                .insert(name.clone(), labels.into_iter().map(|label| (label, BTreeSet::new())).collect());
+        }
+        Ok(metrics)
     }
 
     /// What is wrong with a query, if anything.

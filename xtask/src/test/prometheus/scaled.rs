@@ -6,27 +6,23 @@ pub(super) const BY: u32 = 20;
 
 /// The text of a rules file with every span divided: in brackets, after `offset`, after `for:`.
 pub(super) fn scaled(rules: &str) -> String {
-    let lines = rules.lines().map(|line| ["[", "offset ", "for: "].iter().fold(line.to_owned(), divide));
-    lines.collect::<Vec<_>>().join("\n") + "\n"
+    ["[", "offset ", "for: "].iter().fold(rules.to_owned(), |text, before| divide(&text, before))
 }
 
 /// Divides the spans that follow `before`.
-fn divide(line: String, before: &&str) -> String {
-    let mut parts = line.split(before);
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text.push_str(before);
-        let digits = part.len() - part.trim_start_matches(|char: char| char.is_ascii_digit()).len();
-        let (number, rest) = part.split_at(digits);
-        let unit = rest.chars().next().and_then(seconds);
-        match (number.parse::<u32>(), unit) {
-            (Ok(number), Some(unit)) => {
-                text.push_str(&format!("{}ms{}", number * unit * 1_000 / BY, &rest[1..]))
-            }
-            _ => text.push_str(part),
-        }
-    }
-    text
+fn divide(text: &str, before: &str) -> String {
+    let mut parts = text.split(before);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + before + &divided(part).unwrap_or_else(|| part.to_owned()))
+}
+
+/// The same with the span that it begins with divided, if it does.
+fn divided(part: &str) -> Option<String> {
+    let digits = part.find(|char: char| !char.is_ascii_digit())?;
+    let (number, rest) = part.split_at(digits);
+    let unit = seconds(rest.chars().next()?)?;
+    let span = number.parse::<u32>().ok()? * unit * 1_000 / BY;
+    Some(format!("{span}ms{}", &rest[1..]))
 }
 
 fn seconds(unit: char) -> Option<u32> {
@@ -58,6 +54,6 @@ mod tests {
 
     #[test]
     fn what_is_no_span_stays() {
-        assert_eq!(scaled("le=~\"1|1[.]0\" [1w]"), "le=~\"1|1[.]0\" [30240000ms]\n");
+        assert_eq!(scaled("le=~\"1|1[.]0\" [1w]"), "le=~\"1|1[.]0\" [30240000ms]");
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// How long it goes on, and the longest until enough requests are lost.
 const TIME: Duration = Duration::from_secs(24);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const ENOUGH_LOST: u64 = 3;
 const PACE: Duration = Duration::from_millis(200);
 /// Longer than this takes: the upstream closes no idle connection.
