@@ -25,6 +25,12 @@ struct Groups {
     groups: Vec<Group>,
 }
 
+/// A configuration of Prometheus.
+#[derive(Deserialize)]
+struct Configuration {
+    rule_files: Vec<String>,
+}
+
 #[derive(Deserialize)]
 struct Group {
     name: String,
@@ -144,6 +150,18 @@ fn the_rules_are_well_formed() {
 }
 
 #[test]
+fn the_configuration_names_every_file_of_rules() {
+    promtool(&["check", "config"], &[Path::new(PROMETHEUS).join("prometheus.yml")]);
+    let config: Configuration = read(&Path::new(PROMETHEUS).join("prometheus.yml"));
+    let told: BTreeSet<PathBuf> =
+        config.rule_files.iter().map(|file| Path::new(PROMETHEUS).join(file)).collect();
+    let folder = Path::new(PROMETHEUS);
+    let there: BTreeSet<PathBuf> =
+        files(folder, "rules.yml").into_iter().chain(files(folder, "alerts.yml")).collect();
+    assert_eq!(told, there);
+}
+
+#[test]
 fn the_rules_do_what_their_tests_say() {
     promtool(&["test", "rules"], &files(&Path::new(PROMETHEUS).join("tests"), ".yml"));
 }
@@ -181,6 +199,28 @@ fn every_alert_says_how_bad_it_is_what_it_means_and_what_to_do() {
             "{alert}"
         );
     }
+}
+
+/// The runbooks lead to findings that there are.
+#[test]
+fn links_of_the_runbooks_lead_somewhere() {
+    let docs = Path::new(RUNBOOKS).parent().expect("docs/");
+    let runbooks = fs::read_to_string(RUNBOOKS).expect("docs/runbooks.md");
+    let findings = fs::read_to_string(docs.join("findings.md")).expect("docs/findings.md");
+    let anchors: BTreeSet<String> =
+        findings.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+    let links = runbooks.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for link in links {
+        let (file, part) = link.split_once('#').unwrap_or((link, ""));
+        assert!(docs.join(file).exists(), "{link}");
+        assert!(part.is_empty() || (file == "findings.md" && anchors.contains(part)), "{link}");
+    }
+}
+
+/// What a title is linked by.
+fn anchor(title: &str) -> String {
+    let kept = title.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 /// Each alert fires on what it is for, while series beside it, called innocent, set off nothing.

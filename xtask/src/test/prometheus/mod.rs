@@ -26,7 +26,7 @@ pub(super) const CHECKS: [&str; 4] = [
 ];
 /// The name of the agent that is read, as `instance`.
 const AGENT: &str = "lab";
-/// Rules are evaluated each second, and what was scaled longest is pending for 30 s.
+/// Rules are evaluated each second, and no alert that is waited for is pending for longer than 12 s.
 const SOON: Duration = Duration::from_secs(15);
 
 /// What this traffic leaves empty, by the end of its name: nobody gives up waiting, which RST comes after a FIN is chance,

@@ -38,6 +38,12 @@ pub(super) fn queries(range: u64) -> Result<Vec<Query>> {
                 queries.push((format!("{title}: annotation {name}"), annotation["expr"].clone()));
             }
         }
+        for variable in list(&dashboard["templating"]["list"]) {
+            if let Some(asked) = variable["query"]["query"].as_str() {
+                let name = variable["name"].as_str().unwrap_or_default();
+                queries.push((format!("{title}: variable {name}"), series(asked)?.into()));
+            }
+        }
     }
     queries
         .into_iter()
@@ -48,6 +54,14 @@ pub(super) fn queries(range: u64) -> Result<Vec<Query>> {
             Ok(Query { panel, expr })
         })
         .collect()
+}
+
+/// `label_values(series, label)` as a query.
+fn series(asked: &str) -> Result<String> {
+    let inner = asked.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+    let (series, label) =
+        inner.and_then(|inner| inner.rsplit_once(", ")).context("label_values(series, label)")?;
+    Ok(format!("count by ({label}) ({series})"))
 }
 
 fn substituted(expr: &str, range: u64) -> String {
