@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every test, step by step, with a summary.
 
 mod cargo;
+mod chart;
 mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
+mod package;
 mod prometheus;
 mod schema;
 mod software;
@@ -46,7 +48,7 @@ pub(crate) struct Args {
 /// `cargo xtask test`; its last line is the totals, also when it fails.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let ci = args.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    setup::ensure(Purpose::Test)?;
+    setup::ensure(if args.full { Purpose::FullTest } else { Purpose::Test })?;
     let before = Host::now();
     let only = &args.only;
     let mut run = Run { summary: Summary::default(), ci, full: args.full, only: only.clone() };
@@ -62,6 +64,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
     run.step("dashboards against Grafana's types", schema::run)?;
+    run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
         cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
     })?;
@@ -81,6 +84,9 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
         Ok(Tally::ONE_PASSED)
     })?;
+    if run.full {
+        run.played("package life cycle", &package::SCENARIOS, package::run)?;
+    }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 
     if !run.full {
