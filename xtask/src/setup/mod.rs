@@ -2,6 +2,7 @@
 
 mod apt;
 mod cargo_deb;
+pub(crate) mod grafana;
 pub(crate) mod python;
 mod toolchain;
 
@@ -76,6 +77,8 @@ struct Plan {
     cargo_deb: bool,
     /// Programs in Python, which come after the packages.
     python: bool,
+    /// Grafana's types, which come after them as well.
+    types: bool,
 }
 
 impl Purpose {
@@ -124,9 +127,10 @@ impl Plan {
         if purpose.tests() {
             program("systemd-analyze", "systemd", "verifies the unit");
             program(
-                "promtool",
                 "prometheus",
-                "promtool, which tests the recording rules; its service is neither started nor enabled",
+                "prometheus",
+                "reads the daemon and evaluates dashboards and rules in a test, with promtool; its service is neither \
+                 started nor enabled",
             );
             program(
                 "haproxy",
@@ -135,6 +139,7 @@ impl Plan {
             );
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
+            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
@@ -158,11 +163,12 @@ impl Plan {
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
         let cargo_deb = purpose.packages() && !cargo_deb::installed();
-        Ok(Self { packages, linker, cargo_deb, python })
+        let types = purpose.tests() && !grafana::installed();
+        Ok(Self { packages, linker, cargo_deb, python, types })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none() && !self.cargo_deb && !self.python
+        self.packages.is_empty() && self.linker.is_none() && !self.cargo_deb && !self.python && !self.types
     }
 
     fn tell(&self) {
@@ -181,6 +187,14 @@ impl Plan {
             println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
+        if self.types {
+            let dir = grafana::directory();
+            println!(
+                "  {:<24} what dashboards are checked against (npm, in {})",
+                "Grafana's types",
+                dir.display()
+            );
+        }
     }
 
     fn carry_out(&self) -> Result<()> {
@@ -197,6 +211,9 @@ impl Plan {
         }
         if self.python {
             python::install()?;
+        }
+        if self.types {
+            grafana::install()?;
         }
         Ok(())
     }

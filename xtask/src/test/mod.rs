@@ -7,6 +7,8 @@ pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
 mod package;
+mod prometheus;
+mod schema;
 mod software;
 mod summary;
 
@@ -61,6 +63,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
         cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
@@ -73,6 +76,9 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
+    let full = run.full;
+    run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
