@@ -121,16 +121,7 @@ impl Pair {
     /// Whether the rules about requests are switched off for it.
     #[inline(always)]
     pub fn without_request_rules(&self) -> bool {
-        if setting!(filter) & FILTER_NO_REQUEST_RULES == 0 {
-            return false;
-        }
-        let port = u32::from(self.key.port);
-        let exact = EndpointKey { address: self.key.upstream, port };
-        let any = EndpointKey { address: [0; 16], port };
-        // SAFETY: the agent does not change the table after loading.
-        let exact = unsafe { NO_REQUEST_RULES.get(exact) }.is_some();
-        // SAFETY: as above.
-        exact || unsafe { NO_REQUEST_RULES.get(any) }.is_some()
+        without_request_rules(self.key.upstream, self.key.port)
     }
 
     /// The pair's slot; that of the folded pairs when there is no room.
@@ -219,6 +210,21 @@ impl Pair {
         }
         slot
     }
+}
+
+/// Whether the rules about requests are switched off for an upstream.
+#[inline(always)]
+pub fn without_request_rules(upstream: [u8; 16], port: u16) -> bool {
+    if setting!(filter) & FILTER_NO_REQUEST_RULES == 0 {
+        return false;
+    }
+    let port = u32::from(port);
+    let exact = EndpointKey { address: upstream, port };
+    let any = EndpointKey { address: [0; 16], port };
+    // SAFETY: the agent does not change the table after loading.
+    let exact = unsafe { NO_REQUEST_RULES.get(exact) }.is_some();
+    // SAFETY: as above.
+    exact || unsafe { NO_REQUEST_RULES.get(any) }.is_some()
 }
 
 /// The record of a slot.

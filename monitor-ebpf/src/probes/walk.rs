@@ -14,13 +14,13 @@ use core::{
 use finwatch_ebpf::{
     levels::{ListenerKey, Process, UNKNOWN_PROCESS, WALK_ADOPTS, Walk},
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
-    wire::{CONN_NO_REQUEST_RULES, CONN_PROXY, Connection},
+    wire::{CONN_PROXY, Connection},
 };
 
 use crate::{
     connections::{adopt, recall, record_of},
     maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
-    pairs::Pair,
+    pairs::{Pair, without_request_rules},
     requests,
     socket::{Common, Tcp, cgroup_of, jiffies},
     walk_tables::{Seen, count_socket, hold_port, queue},
@@ -37,18 +37,15 @@ pub struct Context {
     _uid: u32,
 }
 
-/// The pair's slot, where the socket is to be counted, whether this host opened the connection, and whether the rules
-/// about requests apply to it.
+/// The pair's slot, where the socket is to be counted, and whether this host opened the connection.
 struct Attribution {
     slot: Option<u32>,
     opened_here: bool,
-    request_rules: bool,
 }
 
 impl Attribution {
     const HAS_SLOT: u64 = 1 << 32;
     const OPENED_HERE: u64 = 1 << 33;
-    const REQUEST_RULES: u64 = 1 << 35;
 
     /// As one number: a function of its own that returns more leaves whatever it last used in the register of the result,
     /// and the verifier refuses a pointer to the stack there.
@@ -58,18 +55,13 @@ impl Attribution {
             Some(slot) => u64::from(slot) | Self::HAS_SLOT,
             None => 0,
         };
-        let role = if self.opened_here { Self::OPENED_HERE } else { 0 };
-        slot | role | if self.request_rules { Self::REQUEST_RULES } else { 0 }
+        slot | if self.opened_here { Self::OPENED_HERE } else { 0 }
     }
 
     #[inline(always)]
     fn unpack(packed: u64) -> Self {
         let slot = if packed & Self::HAS_SLOT != 0 { Some(packed as u32) } else { None };
-        Self {
-            slot,
-            opened_here: packed & Self::OPENED_HERE != 0,
-            request_rules: packed & Self::REQUEST_RULES != 0,
-        }
+        Self { slot, opened_here: packed & Self::OPENED_HERE != 0 }
     }
 }
 
@@ -138,12 +130,7 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
                 seen.close_wait = (jiffies() as u32).wrapping_sub(first_fin) / setting!(hz).max(1);
             }
             // SAFETY: as above.
-            let slot = unsafe { (*conn).slot };
-            Attribution {
-                slot: Some(slot),
-                opened_here: flags & CONN_PROXY != 0,
-                request_rules: flags & CONN_NO_REQUEST_RULES == 0,
-            }
+            Attribution { slot: Some(unsafe { (*conn).slot }), opened_here: flags & CONN_PROXY != 0 }
         }
         None => Attribution::unpack(untracked(sk, tcp, state, walk)),
     };
@@ -151,9 +138,7 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
         walk.passing += 1;
     } else if tcp.quiet() >= setting!(hz) {
         seen.idle = 1;
-        if found.request_rules {
-            seen.unanswered = unanswered(tcp, found.opened_here);
-        }
+        seen.unanswered = unanswered(sk, tcp, found.opened_here);
     }
     if let Some(slot) = found.slot {
         count_socket(walk.id, slot, state, seen);
@@ -166,7 +151,12 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
 
 /// 1 when a request waits for its answer, the far end's or ours. On its own for the sake of the stack.
 #[inline(never)]
-fn unanswered(tcp: Tcp, opened_here: bool) -> u32 {
+fn unanswered(sk: Common, tcp: Tcp, opened_here: bool) -> u32 {
+    let (upstream, port) =
+        if opened_here { (sk.remote(), sk.remote_port()) } else { (sk.local(), sk.bound_port()) };
+    if without_request_rules(upstream, port) {
+        return 0;
+    }
     let ev = tcp.exchange();
     u32::from(if opened_here { ev.unanswered(false, false) } else { ev.owes_answer(false) })
 }
@@ -176,7 +166,7 @@ fn unanswered(tcp: Tcp, opened_here: bool) -> u32 {
 fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     if !sk.is_inet() {
-        return Attribution { slot: None, opened_here, request_rules: false }.pack();
+        return Attribution { slot: None, opened_here }.pack();
     }
     let pair = if opened_here {
         let Process { name, pid } = holder(tcp).unwrap_or(Process { name: UNKNOWN_PROCESS, pid: 0 });
@@ -185,7 +175,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
         Pair::accepted(sk, tcp)
     };
     if !pair.wanted(sk) {
-        return Attribution { slot: None, opened_here, request_rules: false }.pack();
+        return Attribution { slot: None, opened_here }.pack();
     }
     let slot = pair.slot();
     let adopted = Connection::adopted(slot, opened_here, state, &tcp.evidence());
@@ -197,7 +187,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
         Some(_) => walk.untracked += 1,
         None => {}
     }
-    Attribution { slot: Some(slot), opened_here, request_rules: !pair.without_request_rules() }.pack()
+    Attribution { slot: Some(slot), opened_here }.pack()
 }
 
 #[inline(always)]
@@ -248,8 +238,7 @@ fn remembered(sk: Common) -> u64 {
     let Some(closed) = recall(&sk.endpoints(sk.bound_port())) else { return 0 };
     // A pair that has expired meanwhile is not made anew by what is left of its connections.
     let slot = record_of(&closed).map(|_| closed.slot);
-    let opened_here = closed.flags & CONN_PROXY != 0;
-    REMEMBERED | Attribution { slot, opened_here, request_rules: false }.pack()
+    REMEMBERED | Attribution { slot, opened_here: closed.flags & CONN_PROXY != 0 }.pack()
 }
 
 #[inline(never)]
@@ -257,8 +246,7 @@ fn before(sk: Common, walk: &Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     let pair =
         if opened_here { Pair::toward(sk, UNKNOWN_PROCESS, 0) } else { Pair::from(sk, sk.bound_port(), 0) };
-    let slot = pair.wanted(sk).then(|| pair.slot());
-    Attribution { slot, opened_here, request_rules: false }.pack()
+    Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }.pack()
 }
 
 /// A handshake on the accepting end: counted for its pair where there is one already, so that nobody can make pairs

@@ -5,6 +5,7 @@ mod held;
 use std::{fmt, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
+use caps::Capability;
 use serde::Serialize;
 
 use super::args::{CheckArgs, LogArgs, Netns, Options as Flags};
@@ -112,6 +113,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
                 findings.push(Finding::new("configuration", Status::Ok, path.display().to_string()));
             }
             findings.push(namespaces(config.netns));
+            findings.push(processes());
             if btf {
                 findings.extend(hooks(&Options::from(&config)));
                 findings.extend(held::findings(&config));
@@ -151,22 +153,31 @@ fn capabilities() -> Finding {
 /// Whether the sockets of other network namespaces can be shown.
 fn namespaces(wanted: Netns) -> Finding {
     let name = "other namespaces";
-    let missing = rights::missing_for_namespaces();
     if wanted == Netns::Host {
         return Finding::new(name, Status::Ok, "not wanted (netns = host)");
     }
+    let without = "their connections are counted, but sockets, accept queues and ephemeral ports are not shown: {} \
+                   missing; give the capabilities, or leave other namespaces out with --netns host";
+    extra(name, &rights::FOR_NAMESPACES, without)
+}
+
+/// Whether older connections can be told by their process.
+fn processes() -> Finding {
+    let without = "those of other users' processes are counted as \"unknown\" until they are opened anew: {} missing";
+    extra("older connections", &rights::FOR_PROCESSES, without)
+}
+
+/// What can be done with these; `without` says with `{}` what cannot where some are missing.
+fn extra(name: &'static str, wanted: &[(Capability, &'static str)], without: &str) -> Finding {
+    let told = |rights: &[(Capability, &str)], between: &str| {
+        let each: Vec<String> = rights.iter().map(|(right, what)| format!("{right} {what}")).collect();
+        each.join(between)
+    };
+    let missing = rights::missing_of(wanted);
     if missing.is_empty() {
-        let needed = rights::FOR_NAMESPACES.map(|(capability, what)| format!("{capability} {what}"));
-        return Finding::new(name, Status::Ok, needed.join(", "));
+        return Finding::new(name, Status::Ok, told(wanted, ", "));
     }
-    let missing: Vec<String> =
-        missing.into_iter().map(|(capability, what)| format!("{capability} {what}")).collect();
-    let detail = format!(
-        "their connections are counted, but sockets, accept queues and ephemeral ports are not shown: {} missing; give \
-         the capabilities, or leave other namespaces out with --netns host",
-        missing.join(", and ")
-    );
-    Finding::new(name, Status::Degraded, detail)
+    Finding::new(name, Status::Degraded, without.replace("{}", &told(&missing, ", and ")))
 }
 
 /// Whether the kernel's types can be read; a row for them and one for each field that is missing.

@@ -11,7 +11,14 @@ pub const NEEDED: [(Capability, &str); 2] =
 /// What else it takes to show the sockets of other network namespaces, and what for.
 pub const FOR_NAMESPACES: [(Capability, &str); 2] = [
     (Capability::CAP_SYS_ADMIN, "to enter other network namespaces"),
-    (Capability::CAP_SYS_PTRACE, "to find them, and who holds connections that are older than the agent"),
+    (Capability::CAP_SYS_PTRACE, "to find them"),
+];
+
+/// What it takes to tell whose the connections are that are older than the agent, where another user's process holds them:
+/// <https://github.com/torvalds/linux/blob/v6.12/fs/proc/fd.c#L333-L352>
+pub const FOR_PROCESSES: [(Capability, &str); 2] = [
+    (Capability::CAP_SYS_PTRACE, "to see what other users' processes hold"),
+    (Capability::CAP_DAC_READ_SEARCH, "to list it"),
 ];
 
 /// The first version on which a map that is open can be used without CAP_BPF whatever `kernel.unprivileged_bpf_disabled`
@@ -23,8 +30,8 @@ const MAPS_ARE_FREE: Version = Version { major: 6, minor: 0, patch: 0 };
 pub fn lasting(own_netns_only: bool, kernel: Option<Version>) -> Vec<(Capability, &'static str)> {
     let for_maps = kernel.is_none_or(|version| version < MAPS_ARE_FREE);
     let maps = for_maps.then_some((Capability::CAP_BPF, "to use the tables, on kernels before 6.0"));
-    let wanted = |capability| capability != Capability::CAP_SYS_ADMIN || !own_netns_only;
-    maps.into_iter().chain(FOR_NAMESPACES.into_iter().filter(|(capability, _)| wanted(*capability))).collect()
+    let namespaces = FOR_NAMESPACES.into_iter().filter(|_| !own_netns_only);
+    maps.into_iter().chain(namespaces).chain(FOR_PROCESSES).collect()
 }
 
 /// Gives up for good what is not [`lasting`], for the calling thread and those that it starts.
@@ -63,10 +70,10 @@ pub fn missing() -> Vec<Capability> {
     NEEDED.iter().map(|(capability, _)| *capability).filter(|capability| !held.contains(capability)).collect()
 }
 
-/// Which of [`FOR_NAMESPACES`] the process lacks, each with what for.
-pub fn missing_for_namespaces() -> Vec<(Capability, &'static str)> {
+/// Which of `wanted` the process lacks, each with what for.
+pub fn missing_of(wanted: &[(Capability, &'static str)]) -> Vec<(Capability, &'static str)> {
     let held = held();
-    FOR_NAMESPACES.into_iter().filter(|(capability, _)| !held.contains(capability)).collect()
+    wanted.iter().filter(|(capability, _)| !held.contains(capability)).copied().collect()
 }
 
 fn held() -> CapsHashSet {
@@ -91,14 +98,16 @@ mod tests {
 
     #[test]
     fn what_lasts_depends_on_namespaces_and_kernel() {
-        let names = |own_netns_only, kernel| -> Vec<Capability> {
+        let names = |own_netns_only, kernel| -> CapsHashSet {
             lasting(own_netns_only, kernel).into_iter().map(|(capability, _)| capability).collect()
         };
+        let processes = CapsHashSet::from([Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]);
+        let and = |capability| -> CapsHashSet { processes.iter().copied().chain([capability]).collect() };
         let new = Some(Version::new(6, 0, 0));
-        assert_eq!(names(true, new), [Capability::CAP_SYS_PTRACE]);
-        assert_eq!(names(false, new), [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE]);
+        assert_eq!(names(true, new), processes);
+        assert_eq!(names(false, new), and(Capability::CAP_SYS_ADMIN));
         for old in [Some(Version::new(5, 10, 250)), None] {
-            assert_eq!(names(true, old), [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE]);
+            assert_eq!(names(true, old), and(Capability::CAP_BPF));
         }
     }
 
