@@ -1,6 +1,6 @@
 //! `finwatch check`: has this host all it takes? Loads and attaches everything, and ends.
 
-use std::{fmt, io::Write as _, process::ExitCode};
+use std::{fmt, io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::{
         rights,
     },
     model::source::HookMode,
+    web::Web,
 };
 
 const DEGRADED: u8 = 1;
@@ -109,6 +110,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
             if let Some(path) = &args.config {
                 findings.push(Finding::new("configuration", Status::Ok, path.display().to_string()));
             }
+            findings.extend(config.web_config.as_deref().map(web_config));
             findings.push(namespaces(config.netns));
             if btf {
                 findings.extend(hooks(&Options::from(&config)));
@@ -116,6 +118,13 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn web_config(path: &Path) -> Finding {
+    match Web::load(Some(path)) {
+        Ok(web) => Finding::new("web config", Status::Ok, format!("{}: {}", path.display(), web.scheme())),
+        Err(error) => Finding::new("web config", Status::Failed, error.to_string()),
+    }
 }
 
 fn kernel() -> Finding {

@@ -18,6 +18,7 @@ mod namespaces;
 mod observe;
 mod ports;
 mod quiet_namespaces;
+mod reload;
 mod requests;
 mod requests_nginx;
 mod sequence;

@@ -55,8 +55,11 @@ pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
     let is_wanted = |(name, _): &&(&str, Scenario)| wanted.contains(name);
     let (waiting, others) = SCENARIOS.split_at(WAITING);
     let tally = thread::scope(|scope| {
-        let waiting: Vec<_> =
-            waiting.iter().filter(is_wanted).map(|scenario| scope.spawn(move || play(binary, scenario))).collect();
+        let waiting: Vec<_> = waiting
+            .iter()
+            .filter(is_wanted)
+            .map(|scenario| scope.spawn(move || play(binary, scenario)))
+            .collect();
         let others: Tally = others.iter().filter(is_wanted).map(|scenario| play(binary, scenario)).sum();
         let waiting: Tally =
             waiting.into_iter().map(|thread| thread.join().unwrap_or(Tally::ONE_FAILED)).sum();
