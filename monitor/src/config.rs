@@ -112,7 +112,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{0}; name a readable configuration file with --config FILE")]
+    #[error("{0}; name a readable file with --config FILE")]
     Unreadable(#[from] FileError),
     /// The file is not what it should be.
     #[error("{path}, line {line}: {problem}; `finwatch run --help` lists every key with its values")]

@@ -16,7 +16,7 @@ use finwatch::{
     },
     web::{Guarded, Web, guarded},
 };
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -32,6 +32,8 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        // Clients tell an authority from what it has signed by their names.
+        params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a certificate").pem();
         Self { certificate, issuer: Issuer::new(params, key) }
@@ -41,6 +43,7 @@ impl Authority {
     pub(crate) fn sign(&self, usage: ExtendedKeyUsagePurpose) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("an address");
+        params.distinguished_name.push(DnType::CommonName, "signed");
         params.extended_key_usages = vec![usage];
         (params.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
     }
@@ -106,11 +109,12 @@ impl Server {
         Self { address, web, task }
     }
 
-    /// What curl says: the response's status, 0 where there was none, and its body.
+    /// What curl says, which wants a flag's value as an argument of its own: the response's status, 0 where there was none, and its body.
     pub(crate) fn ask(&self, scheme: &str, path: &str, arguments: &[&str]) -> (u16, String) {
         let url = format!("{scheme}://{}{path}", self.address);
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--max-time", "20", "--write-out", "\n%{http_code}"]).args(arguments).arg(url);
+        curl.args(["--silent", "--max-time", "20", "--write-out", "\n%{http_code}"]);
+        curl.args(arguments.iter().flat_map(|argument| argument.splitn(2, '='))).arg(url);
         let output = curl.output().expect("curl starts; `cargo xtask setup --for test` installs it");
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         let (body, status) = text.rsplit_once('\n').expect("a status");
