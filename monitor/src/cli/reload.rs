@@ -36,7 +36,7 @@ impl Reloader {
                 Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// All of it or nothing: names change only where the web config could be used too.

@@ -33,15 +33,17 @@ struct Metadata {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 struct Status {
-    container_statuses: Vec<Container>,
-    init_container_statuses: Vec<Container>,
-    ephemeral_container_statuses: Vec<Container>,
+    #[serde(rename = "containerStatuses")]
+    regular: Vec<Container>,
+    #[serde(rename = "initContainerStatuses")]
+    initial: Vec<Container>,
+    #[serde(rename = "ephemeralContainerStatuses")]
+    ephemeral: Vec<Container>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Container {
     name: String,
     /// `containerd://<64 digits>`; absent until it has been made.
@@ -62,11 +64,7 @@ impl PodList {
         let mut names = PodNames::default();
         for Pod { metadata, status } in &self.items {
             let pod = harmless(&format!("{}/{}", metadata.namespace, metadata.name));
-            let containers = [
-                &status.container_statuses,
-                &status.init_container_statuses,
-                &status.ephemeral_container_statuses,
-            ];
+            let containers = [&status.regular, &status.initial, &status.ephemeral];
             for container in containers.into_iter().flatten() {
                 let digits = container.id.split_once("://").map_or("", |(_, digits)| digits);
                 if let Some(id) = digits.get(..SHORT_ID) {

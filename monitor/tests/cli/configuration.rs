@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 use finwatch::cli::args::{Cli, Options};
 
 const INTRODUCTION: &str = "\
@@ -69,25 +69,27 @@ fn cell(text: &str) -> String {
 }
 
 fn row(flag: &Arg) -> String {
-    let value = flag.get_value_names().filter(|_| flag.get_action().takes_values()).unwrap_or_default();
-    let value = value.iter().map(|value| format!(" {value}")).collect::<String>();
+    let takes_value = flag.get_action().takes_values();
+    let value = flag.get_value_names().filter(|_| takes_value).unwrap_or_default();
+    let value = value.iter().fold(name(flag).to_owned(), |told, value| told + " " + value);
     let help = flag.get_long_help().or(flag.get_help()).map(ToString::to_string).unwrap_or_default();
+    let (help, default) = help.split_once("[default: ").unwrap_or((&help, ""));
     let values = flag.get_possible_values();
     let values: Vec<String> = values
         .iter()
-        .filter(|_| flag.get_action().takes_values())
+        .filter(|_| takes_value)
         .map(|value| {
             let help = value.get_help().map(|help| format!(" ({help})")).unwrap_or_default();
             format!("`{}`{help}", value.get_name())
         })
         .collect();
     let values = if values.is_empty() { String::new() } else { format!(" Values: {}.", values.join(", ")) };
-    let repeated = if matches!(flag.get_action(), ArgAction::Append) { "yes" } else { "" };
-    format!("| `--{}{}` | {repeated} | {}{} |\n", name(flag), cell(&value), cell(&help), cell(&values))
+    let what = cell(&format!("{help}{values}"));
+    format!("| `--{value}` | {} | {what} |\n", cell(default.trim_end_matches(']')))
 }
 
 fn table(flags: &[&Arg]) -> String {
-    let mut text = "\n| flag | repeatable | what it does |\n|---|---|---|\n".to_owned();
+    let mut text = "\n| flag | default | what it does |\n|---|---|---|\n".to_owned();
     for flag in flags {
         text += &row(flag);
     }

@@ -10,5 +10,6 @@ mod names;
 mod parsed;
 mod secured;
 mod secured_limits;
+mod secured_prometheus;
 #[path = "../support/mod.rs"]
 mod support;

@@ -16,6 +16,7 @@ mod limits;
 mod missed_ends;
 mod namespaces;
 mod observe;
+mod pods;
 mod ports;
 mod quiet_namespaces;
 mod reload;
