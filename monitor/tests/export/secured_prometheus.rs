@@ -28,7 +28,7 @@ fn documented() -> String {
     let document = fs::read_to_string(path).expect("docs/web-config.md");
     let begin = document.find("    scrape_configs:").expect("a scrape configuration");
     let block = document[begin..].lines().take_while(|line| line.starts_with("    "));
-    block.map(|line| format!("{}\n", &line[4..])).collect()
+    block.map(|line| &line[4..]).collect::<Vec<_>>().join("\n")
 }
 
 struct Prometheus(Child);

@@ -84,8 +84,11 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
     };
     let mut evidence =
         vec![format!("from {} (netns {}): {held} ({})", ports.src, ports.netns, facts::percent(ratio))];
+    // Sockets are counted by pair, and pairs of one name are one.
+    let holding =
+        ports.name.as_ref().map_or_else(|| "holding them".into(), |name| format!("toward {name} in all"));
     evidence.push(format!(
-        "holding them: {} in TIME_WAIT or FIN_WAIT2, {} established",
+        "{holding}: {} in TIME_WAIT or FIN_WAIT2, {} established",
         facts::number(time_wait),
         facts::number(established)
     ));
