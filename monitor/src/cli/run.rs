@@ -106,7 +106,7 @@ async fn daemon(config: Config, flags: (LogArgs, RunArgs)) -> Result<()> {
         agent: agent.clone(),
     };
     let guard = web.clone();
-    let resolver = Resolver::new(containers, Docker::at(&config.docker_socket), kubernetes);
+    let resolver = Resolver::new(containers, Docker::at(config.docker_socket.clone()), kubernetes);
     let exporter = Exporter::new(tables.clone(), names.clone(), agent.clone(), config.processes.clone());
     let upkeep = async {
         let snapshots = adopt(levels, config.snapshot_age).await;

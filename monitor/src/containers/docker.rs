@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -32,9 +32,9 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The engine that listens there, if there is such a socket.
-    pub fn at(socket: &Path) -> Option<Self> {
-        socket.exists().then(|| Self { socket: socket.to_owned() })
+    /// The engine that listens there, or will.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket }
     }
 
     pub(super) async fn names(
@@ -42,6 +42,9 @@ impl Docker {
         wanted: &BTreeSet<Arc<str>>,
     ) -> Result<HashMap<Arc<str>, String>, String> {
         let mut names = HashMap::new();
+        if !self.socket.exists() {
+            return Ok(names);
+        }
         for workload in wanted.iter().take(AT_ONCE) {
             let Some(id) = workload.strip_prefix(Source::Docker.prefix()) else { continue };
             let stream = UnixStream::connect(&self.socket)

@@ -40,8 +40,8 @@ pub struct Resolver {
 
 impl Resolver {
     /// From these sources.
-    pub fn new(containers: Arc<Containers>, docker: Option<Docker>, kubernetes: Option<Kubernetes>) -> Self {
-        let asked = docker.map(Asked::Docker).into_iter().chain(kubernetes.map(Asked::Kubernetes));
+    pub fn new(containers: Arc<Containers>, docker: Docker, kubernetes: Option<Kubernetes>) -> Self {
+        let asked = [Asked::Docker(docker)].into_iter().chain(kubernetes.map(Asked::Kubernetes));
         let ways = asked.map(|asked| Way {
             asked,
             works: true,

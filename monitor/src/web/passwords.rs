@@ -187,6 +187,27 @@ mod tests {
         assert_eq!((known.right.len(), known.wrong.len()), (2, 6));
     }
 
+    /// On one thread: were a hash computed on it, whoever asks next would wait, and these tasks would be at their end.
+    #[tokio::test]
+    async fn hashes_are_computed_elsewhere_and_one_at_a_time() {
+        let hash = |cost| bcrypt::hash("spring", cost).expect("a hash");
+        let users = BTreeMap::from([("alice".to_owned(), hash(4)), ("bob".to_owned(), hash(10))]);
+        let passwords = Arc::new(Passwords::new(users).expect("users"));
+        assert!(admitted(&passwords, "alice:spring").await);
+        let mut guesses = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let passwords = passwords.clone();
+            guesses.spawn(async move { admitted(&passwords, &format!("bob:{n}")).await });
+        }
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(TURN.available_permits(), 0, "one has the turn");
+        assert!(admitted(&passwords, "alice:spring").await);
+        assert!(guesses.try_join_next().is_none_or(|guess| !guess.expect("no panic")));
+        assert!(!guesses.is_empty(), "the others wait");
+    }
+
     #[tokio::test]
     async fn other_headers_admit_nobody() {
         let passwords = passwords(&[("alice", "spring")]);

@@ -40,6 +40,12 @@ with its port before all others. A name has 1 to 64 bytes and replaces the addre
 `triage`, `top` and `incidents`; pairs that print the same then are added up. `ephemeral_ports_*` go on to tell addresses, since
 ports are held toward these. A proxy outside of `--proxy-ranges` is `external`, whatever its address.
 
+With `--kubernetes` the workload of a pod is `namespace/pod/container`. In a pod it takes a service account that may `list`
+`pods` in the whole cluster, and `NODE_NAME` in the environment (`fieldRef: spec.nodeName`); elsewhere `--kubernetes-api`,
+`--kubernetes-token`, `--kubernetes-ca` and `--node-name`. The server is asked when a container shows that has no name yet, for this
+node's pods only. Containers of Docker and Podman are `container/name` where `--docker-socket` is there and may be used. What has no
+name is shown by its id; requests that failed count in `finwatch_workload_name_errors_total`.
+
 Names and the contents of the web config ([web-config.md](web-config.md)) are read again on SIGHUP, all or nothing:
 `finwatch_config_last_reload_successful` is 0 while what was read last was refused and what was before is in force. Every other
 change takes effect at the next start.

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ struct Cluster {
     token: Mutex<String>,
     container: Mutex<String>,
     lists: AtomicU64,
+    away: AtomicBool,
+    refused: AtomicU64,
 }
 
 async fn pods(
@@ -49,8 +51,13 @@ async fn pods(
     headers: HeaderMap,
 ) -> Response {
     cluster.lists.fetch_add(1, Ordering::SeqCst);
+    if cluster.away.load(Ordering::SeqCst) {
+        cluster.refused.fetch_add(1, Ordering::SeqCst);
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let bearer = format!("Bearer {}", cluster.token.lock().expect("no panic"));
     if headers.get("authorization").is_none_or(|token| token != bearer.as_str()) {
+        cluster.refused.fetch_add(1, Ordering::SeqCst);
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unauthorized", "code": 401});
         return (StatusCode::UNAUTHORIZED, Json(status)).into_response();
     }
@@ -89,6 +96,11 @@ fn kubernetes(api: String, files: &Files, node: &str) -> Kubernetes {
     .expect("a server")
 }
 
+/// A container engine that never comes.
+fn no_engine(files: &Files) -> Docker {
+    Docker::at(files.path("none.sock"))
+}
+
 fn need(containers: &Containers, workloads: &[&str]) {
     containers.need(&workloads.iter().map(|workload| Arc::from(*workload)).collect::<BTreeSet<_>>());
 }
@@ -116,7 +128,9 @@ async fn pods_of_this_node_are_named_over_tls() {
     let api = format!("https://{}", listener.local_addr().expect("an address"));
     tasks.spawn(server::serve(Guarded::new(listener, web), routes(&cluster), std::future::pending()));
     let containers = Arc::new(Containers::default());
-    tasks.spawn(Resolver::new(containers.clone(), None, Some(kubernetes(api, &files, "node-1"))).run());
+    tasks.spawn(
+        Resolver::new(containers.clone(), no_engine(&files), Some(kubernetes(api, &files, "node-1"))).run(),
+    );
 
     let (container, pod) = (format!("pod/{UID}/{}", &ID[..12]), format!("pod/{UID}"));
     let id = "container/aaaaaaaaaaaa";
@@ -141,26 +155,27 @@ async fn pods_of_this_node_are_named_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_are_shown_while_the_server_is_away_or_not_to_be_trusted() {
+async fn ids_are_shown_while_the_server_is_away_or_refuses() {
     let (files, cluster, mut tasks) = (Files::new(), cluster(), JoinSet::new());
-    files.server(&Authority::new());
     files.write("token", "wrong");
+    cluster.away.store(true, Ordering::SeqCst);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let api = format!("http://{}", listener.local_addr().expect("an address"));
+    tasks.spawn(server::serve(listener, routes(&cluster), std::future::pending()));
     let containers = Arc::new(Containers::default());
     let workload = format!("pod/{UID}/{}", &ID[..12]);
     need(&containers, &[&workload]);
-    let asked = kubernetes(format!("http://{address}"), &files, "node-1");
-    tasks.spawn(Resolver::new(containers.clone(), None, Some(asked)).run());
-    until("nobody listens", || containers.errors(Source::Kubernetes) == 1).await;
-    let listener = TcpListener::bind(address).await.expect("the port is free again");
-    tasks.spawn(server::serve(listener, routes(&cluster), std::future::pending()));
-    until("the token is refused", || containers.errors(Source::Kubernetes) == 2).await;
+    let asked = kubernetes(api, &files, "node-1");
+    tasks.spawn(Resolver::new(containers.clone(), no_engine(&files), Some(asked)).run());
+    let refused = || cluster.refused.load(Ordering::SeqCst);
+    until("it is away", || refused() > 0).await;
+    let while_away = refused();
+    cluster.away.store(false, Ordering::SeqCst);
+    until("the token is refused", || refused() > while_away).await;
     assert_eq!(shown(&containers, &workload), workload);
     files.write("token", "first");
     until("the name comes", || shown(&containers, &workload) == "shop/web-7d9f/app").await;
-    assert_eq!(containers.errors(Source::Kubernetes), 2);
+    assert_eq!(containers.errors(Source::Kubernetes), refused());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,17 +190,19 @@ async fn a_server_of_another_authority_is_told_nothing() {
     tasks.spawn(server::serve(Guarded::new(listener, web), routes(&cluster), std::future::pending()));
     let containers = Arc::new(Containers::default());
     need(&containers, &[&format!("pod/{UID}")]);
-    tasks.spawn(Resolver::new(containers.clone(), None, Some(kubernetes(api, &files, "node-1"))).run());
-    until("it is not trusted", || containers.errors(Source::Kubernetes) == 1).await;
+    tasks.spawn(
+        Resolver::new(containers.clone(), no_engine(&files), Some(kubernetes(api, &files, "node-1"))).run(),
+    );
+    until("it is not trusted", || containers.errors(Source::Kubernetes) > 0).await;
     assert_eq!(cluster.lists.load(Ordering::SeqCst), 0);
 }
 
 async fn container(State(asked): State<Arc<AtomicU64>>, Path(id): Path<String>) -> Response {
-    asked.fetch_add(1, Ordering::SeqCst);
     if !ID.starts_with(&id) {
         let message = json!({"message": format!("No such container: {id}")});
         return (StatusCode::NOT_FOUND, Json(message)).into_response();
     }
+    asked.fetch_add(1, Ordering::SeqCst);
     Json(json!({"Id": ID, "Name": "/shop-web-1", "Config": {"Labels": {}}, "State": {"Status": "running"}}))
         .into_response()
 }
@@ -194,17 +211,19 @@ async fn container(State(asked): State<Arc<AtomicU64>>, Path(id): Path<String>) 
 async fn containers_are_named_by_their_engine() {
     let (files, asked, mut tasks) = (Files::new(), Arc::new(AtomicU64::new(0)), JoinSet::new());
     let socket: PathBuf = files.path("docker.sock");
-    assert!(Docker::at(&socket).is_none(), "there is none yet");
-    let listener = UnixListener::bind(&socket).expect("our own directory");
     let routes = Router::new().route("/containers/{id}/json", get(container)).with_state(asked.clone());
-    tasks.spawn(server::serve(listener, routes, std::future::pending()));
     let containers = Arc::new(Containers::default());
-    tasks.spawn(Resolver::new(containers.clone(), Docker::at(&socket), None).run());
+    tasks.spawn(Resolver::new(containers.clone(), Docker::at(socket.clone()), None).run());
     let (known, gone) = (format!("container/{}", &ID[..12]), "container/ffffffffffff");
     need(&containers, &[&known, gone, "pod/0123456789abcdef0123456789abcdef"]);
+    // The engine comes later.
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(shown(&containers, &known), known);
+    let listener = UnixListener::bind(&socket).expect("our own directory");
+    tasks.spawn(server::serve(listener, routes, std::future::pending()));
     until("it is named", || shown(&containers, &known) == "container/shop-web-1").await;
     assert_eq!(shown(&containers, gone), gone);
-    assert_eq!((asked.load(Ordering::SeqCst), containers.errors(Source::Docker)), (2, 0));
+    assert_eq!((asked.load(Ordering::SeqCst), containers.errors(Source::Docker)), (1, 0), "known is known");
 }
 
 #[test]
