@@ -63,8 +63,8 @@ pub struct LevelRecord {
     pub idle: u32,
     /// For how many seconds the oldest of those in CLOSE_WAIT has been in it, as far as its peer's FIN was seen.
     pub oldest_close_wait: u32,
-    /// Always 0: the kernel rounds a table's values up to eight bytes.
-    pub reserved: u32,
+    /// Of the idle ones, those upon which a request waits for its answer: ours, or one that this host has accepted.
+    pub unanswered: u32,
     /// How many are in each state, by the state's number; mini-sockets by the state they stand for.
     pub sockets: [u32; STATE_SLOTS],
 }

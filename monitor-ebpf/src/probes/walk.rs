@@ -14,7 +14,7 @@ use core::{
 use finwatch_ebpf::{
     levels::{ListenerKey, Process, UNKNOWN_PROCESS, WALK_ADOPTS, Walk},
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
-    wire::{CONN_PROXY, Connection},
+    wire::{CONN_NO_REQUEST_RULES, CONN_PROXY, Connection},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     pairs::Pair,
     requests,
     socket::{Common, Tcp, cgroup_of, jiffies},
-    walk_tables::{count_socket, hold_port, queue},
+    walk_tables::{Seen, count_socket, hold_port, queue},
 };
 
 /// Set by [`remembered`] in an [`Attribution`] that is known.
@@ -37,15 +37,18 @@ pub struct Context {
     _uid: u32,
 }
 
-/// The pair's slot, where the socket is to be counted, and whether this host opened the connection.
+/// The pair's slot, where the socket is to be counted, whether this host opened the connection, and whether the rules
+/// about requests apply to it.
 struct Attribution {
     slot: Option<u32>,
     opened_here: bool,
+    request_rules: bool,
 }
 
 impl Attribution {
     const HAS_SLOT: u64 = 1 << 32;
     const OPENED_HERE: u64 = 1 << 33;
+    const REQUEST_RULES: u64 = 1 << 35;
 
     /// As one number: a function of its own that returns more leaves whatever it last used in the register of the result,
     /// and the verifier refuses a pointer to the stack there.
@@ -55,13 +58,18 @@ impl Attribution {
             Some(slot) => u64::from(slot) | Self::HAS_SLOT,
             None => 0,
         };
-        slot | if self.opened_here { Self::OPENED_HERE } else { 0 }
+        let role = if self.opened_here { Self::OPENED_HERE } else { 0 };
+        slot | role | if self.request_rules { Self::REQUEST_RULES } else { 0 }
     }
 
     #[inline(always)]
     fn unpack(packed: u64) -> Self {
         let slot = if packed & Self::HAS_SLOT != 0 { Some(packed as u32) } else { None };
-        Self { slot, opened_here: packed & Self::OPENED_HERE != 0 }
+        Self {
+            slot,
+            opened_here: packed & Self::OPENED_HERE != 0,
+            request_rules: packed & Self::REQUEST_RULES != 0,
+        }
     }
 }
 
@@ -115,7 +123,7 @@ fn listening(sk: Common, walk: &mut Walk) -> u32 {
 #[inline(always)]
 fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
     let Some(tcp) = sk.tcp() else { return 0 };
-    let mut close_wait = 0;
+    let mut seen = Seen::default();
     let found = match CONNECTIONS.get_ptr_mut(sk.address()) {
         Some(conn) => {
             walk.tracked += 1;
@@ -127,19 +135,28 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
             let first_fin = unsafe { (*conn).first_fin };
             // Of a connection that was taken in like this the FIN was not seen.
             if state == CLOSE_WAIT && first_fin != 0 {
-                close_wait = (jiffies() as u32).wrapping_sub(first_fin) / setting!(hz).max(1);
+                seen.close_wait = (jiffies() as u32).wrapping_sub(first_fin) / setting!(hz).max(1);
             }
             // SAFETY: as above.
-            Attribution { slot: Some(unsafe { (*conn).slot }), opened_here: flags & CONN_PROXY != 0 }
+            let slot = unsafe { (*conn).slot };
+            Attribution {
+                slot: Some(slot),
+                opened_here: flags & CONN_PROXY != 0,
+                request_rules: flags & CONN_NO_REQUEST_RULES == 0,
+            }
         }
         None => Attribution::unpack(untracked(sk, tcp, state, walk)),
     };
-    let established = state == ESTABLISHED;
-    if !established {
+    if state != ESTABLISHED {
         walk.passing += 1;
+    } else if tcp.quiet() >= setting!(hz) {
+        seen.idle = 1;
+        if found.request_rules {
+            seen.unanswered = unanswered(tcp, found.opened_here);
+        }
     }
     if let Some(slot) = found.slot {
-        count_socket(walk.id, slot, state, established && tcp.quiet() >= setting!(hz), close_wait);
+        count_socket(walk.id, slot, state, seen);
     }
     if found.opened_here {
         hold_port(walk, sk);
@@ -147,12 +164,19 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
     0
 }
 
+/// 1 when a request waits for its answer, the far end's or ours. On its own for the sake of the stack.
+#[inline(never)]
+fn unanswered(tcp: Tcp, opened_here: bool) -> u32 {
+    let ev = tcp.exchange();
+    u32::from(if opened_here { ev.unanswered(false, false) } else { ev.owes_answer(false) })
+}
+
 /// A full socket that no event has announced: older than the agent, or its beginning was missed.
 #[inline(never)]
 fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     if !sk.is_inet() {
-        return Attribution { slot: None, opened_here }.pack();
+        return Attribution { slot: None, opened_here, request_rules: false }.pack();
     }
     let pair = if opened_here {
         let Process { name, pid } = holder(tcp).unwrap_or(Process { name: UNKNOWN_PROCESS, pid: 0 });
@@ -161,7 +185,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
         Pair::accepted(sk, tcp)
     };
     if !pair.wanted(sk) {
-        return Attribution { slot: None, opened_here }.pack();
+        return Attribution { slot: None, opened_here, request_rules: false }.pack();
     }
     let slot = pair.slot();
     let adopted = Connection::adopted(slot, opened_here, state, &tcp.evidence());
@@ -173,7 +197,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
         Some(_) => walk.untracked += 1,
         None => {}
     }
-    Attribution { slot: Some(slot), opened_here }.pack()
+    Attribution { slot: Some(slot), opened_here, request_rules: !pair.without_request_rules() }.pack()
 }
 
 #[inline(always)]
@@ -209,7 +233,7 @@ fn time_wait(sk: Common, walk: &mut Walk) -> u32 {
     let remembered = remembered(sk);
     let found = Attribution::unpack(if remembered & REMEMBERED == 0 { before(sk, walk) } else { remembered });
     if let Some(slot) = found.slot {
-        count_socket(walk.id, slot, state, false, 0);
+        count_socket(walk.id, slot, state, Seen::default());
     }
     if found.opened_here {
         hold_port(walk, sk);
@@ -224,7 +248,8 @@ fn remembered(sk: Common) -> u64 {
     let Some(closed) = recall(&sk.endpoints(sk.bound_port())) else { return 0 };
     // A pair that has expired meanwhile is not made anew by what is left of its connections.
     let slot = record_of(&closed).map(|_| closed.slot);
-    REMEMBERED | Attribution { slot, opened_here: closed.flags & CONN_PROXY != 0 }.pack()
+    let opened_here = closed.flags & CONN_PROXY != 0;
+    REMEMBERED | Attribution { slot, opened_here, request_rules: false }.pack()
 }
 
 #[inline(never)]
@@ -232,7 +257,8 @@ fn before(sk: Common, walk: &Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
     let pair =
         if opened_here { Pair::toward(sk, UNKNOWN_PROCESS, 0) } else { Pair::from(sk, sk.bound_port(), 0) };
-    Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }.pack()
+    let slot = pair.wanted(sk).then(|| pair.slot());
+    Attribution { slot, opened_here, request_rules: false }.pack()
 }
 
 /// A handshake on the accepting end: counted for its pair where there is one already, so that nobody can make pairs
@@ -242,7 +268,7 @@ fn request(sk: Common, walk: &mut Walk) -> u32 {
     walk.passing += 1;
     let pair = Pair::from(sk, sk.bound_port(), cgroup_of(sk.listener()));
     if pair.wanted(sk) {
-        count_socket(walk.id, pair.known_slot(), SYN_RECV, false, 0);
+        count_socket(walk.id, pair.known_slot(), SYN_RECV, Seen::default());
     }
     0
 }

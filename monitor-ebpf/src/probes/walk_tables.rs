@@ -14,9 +14,20 @@ const PROBES: u32 = 16;
 /// 2^64 divided by the golden ratio: spreads what differs little (Fibonacci hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Counts a socket for its pair; `close_wait` says for how many seconds it has been in that state.
+/// What a walk sees of a connection beside its state.
+#[derive(Clone, Copy, Default)]
+pub struct Seen {
+    /// 1 when it has been quiet for a second.
+    pub idle: u32,
+    /// 1 when a request waits upon it for as long.
+    pub unanswered: u32,
+    /// For how many seconds it has been in CLOSE_WAIT.
+    pub close_wait: u32,
+}
+
+/// Counts a socket for its pair.
 #[inline(always)]
-pub fn count_socket(walk: u32, slot: u32, state: u8, idle: bool, close_wait: u32) {
+pub fn count_socket(walk: u32, slot: u32, state: u8, seen: Seen) {
     let Some(record) = LEVELS.get_ptr_mut(slot) else { return };
     // SAFETY: a live map value; nobody else writes it.
     let record = unsafe { &mut *record };
@@ -24,12 +35,14 @@ pub fn count_socket(walk: u32, slot: u32, state: u8, idle: bool, close_wait: u32
         record.walk = walk;
         record.idle = 0;
         record.oldest_close_wait = 0;
+        record.unanswered = 0;
         record.sockets = [0; STATE_SLOTS];
     }
     record.sockets[usize::from(state) & (STATE_SLOTS - 1)] += 1;
-    record.idle += u32::from(idle);
-    if close_wait > record.oldest_close_wait {
-        record.oldest_close_wait = close_wait;
+    record.idle += seen.idle;
+    record.unanswered += seen.unanswered;
+    if seen.close_wait > record.oldest_close_wait {
+        record.oldest_close_wait = seen.close_wait;
     }
 }
 

@@ -187,6 +187,7 @@ impl Observer {
             requests,
             sockets: sockets(&level),
             idle: level.idle,
+            unanswered: level.unanswered,
             oldest_close_wait_seconds: (level.oldest_close_wait > 0)
                 .then(|| f64::from(level.oldest_close_wait)),
         }

@@ -20,20 +20,33 @@ pub(super) struct PairFamily {
     pub(super) name: &'static str,
     /// The HELP text.
     pub(super) help: &'static str,
-    by_state: bool,
+    shows: Shows,
+}
+
+/// What a family's series show.
+enum Shows {
+    /// One series for each state.
+    States,
+    /// This alone.
+    One(Reading),
 }
 
 /// All of them, in the order of exposition.
-pub(super) static PAIR_FAMILIES: [PairFamily; 2] = [
+pub(super) static PAIR_FAMILIES: [PairFamily; 3] = [
     PairFamily {
         name: "sockets",
         help: "Sockets there are now, by state, those that only hold a port included.",
-        by_state: true,
+        shows: Shows::States,
     },
     PairFamily {
         name: "idle_sockets",
         help: "Established connections that have been quiet for at least a second: the idle part of a pool.",
-        by_state: false,
+        shows: Shows::One(Reading::Idle),
+    },
+    PairFamily {
+        name: "unanswered_sockets",
+        help: "Idle ones upon which a request has waited for its answer for at least a second: busy all the same.",
+        shows: Shows::One(Reading::Unanswered),
     },
 ];
 
@@ -44,6 +57,8 @@ pub(super) enum Reading {
     State(u8),
     /// Idle ones.
     Idle,
+    /// Idle ones with a request that waits.
+    Unanswered,
 }
 
 impl Reading {
@@ -53,6 +68,7 @@ impl Reading {
         match self {
             Self::State(state) => level.in_state(state),
             Self::Idle => level.in_state(established).map(|_| level.idle),
+            Self::Unanswered => level.in_state(established).map(|_| level.unanswered),
         }
     }
 }
@@ -60,10 +76,9 @@ impl Reading {
 impl PairFamily {
     /// The values of the label `state`, each with its reading; none in a family without that label.
     pub(super) fn series(&self) -> Vec<(Option<&'static str>, Reading)> {
-        if self.by_state {
-            STATES.map(|(state, name)| (Some(name), Reading::State(state))).into()
-        } else {
-            vec![(None, Reading::Idle)]
+        match self.shows {
+            Shows::States => STATES.map(|(state, name)| (Some(name), Reading::State(state))).into(),
+            Shows::One(reading) => vec![(None, reading)],
         }
     }
 }

@@ -49,7 +49,8 @@ impl Dumper {
             [&options.include_ports, &options.exclude_ports],
             [&options.include_nets, &options.exclude_nets],
             &options.proxy_ranges,
-        );
+        )
+        .without_requests(&options.no_request_rules);
         let closed = typed(ebpf, "CLOSED")?;
         let Settings { closed_mask, closed_seed, .. } = *settings;
         Ok(Self { tables, closed, closed_mask, closed_seed, selection, last: 0 })

@@ -1,6 +1,7 @@
 //! Lists the TCP sockets of the calling thread's network namespace by netlink (`inet_diag`), as `ss` does.
 
 use std::{
+    cmp::Ordering,
     io,
     net::{IpAddr, Ipv6Addr},
 };
@@ -16,7 +17,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use crate::model::tally::Listed;
+use crate::model::tally::{Listed, Speaker};
 
 /// More than the kernel puts into one answer.
 const BUFFER: usize = 65_536;
@@ -25,6 +26,10 @@ const CGROUP_ID: u16 = 21;
 /// `tcpi_last_data_sent` and `tcpi_last_data_recv` in `struct tcp_info`, milliseconds:
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/tcp.h#L229-L262>
 const LAST_DATA: [usize; 2] = [44, 52];
+/// `tcpi_unacked` there, segments.
+const UNACKED: usize = 24;
+/// `tcpi_bytes_received` there, and `tcpi_bytes_sent`, from Linux 4.19 on.
+const BYTES: [usize; 2] = [128, 200];
 /// The contract's QUIET.
 const QUIET_MS: u32 = 1_000;
 
@@ -117,6 +122,7 @@ fn read(response: &InetResponse) -> (Kind, Listed) {
         inode: header.inode.into(),
         cgroup: cgroup(response),
         quiet: info(response).is_some_and(is_quiet),
+        spoke_last: info(response).and_then(spoke_last),
         waiting: header.recv_queue,
         limit: header.send_queue,
     };
@@ -130,12 +136,30 @@ fn info(response: &InetResponse) -> Option<&[u8]> {
     })
 }
 
+fn number(info: &[u8], at: usize) -> Option<u32> {
+    let bytes = info.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
 fn is_quiet(info: &[u8]) -> bool {
-    let milliseconds = |at: usize| {
-        let bytes = info.get(at..)?.first_chunk()?;
-        Some(u32::from_ne_bytes(*bytes))
-    };
-    LAST_DATA.into_iter().all(|at| milliseconds(at).is_some_and(|quiet| quiet >= QUIET_MS))
+    LAST_DATA.into_iter().all(|at| number(info, at).is_some_and(|quiet| quiet >= QUIET_MS))
+}
+
+/// As the evidence of an event tells it: where both spoke in one jiffy, this end did if something is unacknowledged.
+fn spoke_last(info: &[u8]) -> Option<Speaker> {
+    let bytes = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let [received, sent] = BYTES.map(bytes);
+    let [since_sent, since_received] = LAST_DATA.map(|at| number(info, at));
+    match (sent?, received?) {
+        (0, 0) => None,
+        (0, _) => Some(Speaker::Remote),
+        (_, 0) => Some(Speaker::Local),
+        _ => match since_sent?.cmp(&since_received?) {
+            Ordering::Less => Some(Speaker::Local),
+            Ordering::Greater => Some(Speaker::Remote),
+            Ordering::Equal => (number(info, UNACKED)? > 0).then_some(Speaker::Local),
+        },
+    }
 }
 
 fn cgroup(response: &InetResponse) -> u64 {
@@ -176,6 +200,29 @@ mod tests {
         });
         // Some sandboxes have no inet_diag.
         assert!(listed.is_err() || found == 1, "{listed:?}, {found}");
+    }
+
+    #[test]
+    fn whoever_sent_last_spoke_last() {
+        let spoke = |sent: u64, received: u64, since: [u32; 2], unacked: u32| {
+            let mut info = vec![0; 208];
+            for (at, value) in LAST_DATA.into_iter().zip(since).chain([(UNACKED, unacked)]) {
+                info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+            }
+            for (at, value) in BYTES.into_iter().zip([received, sent]) {
+                info[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+            }
+            spoke_last(&info)
+        };
+        let (local, remote) = (Some(Speaker::Local), Some(Speaker::Remote));
+        assert_eq!(spoke(9, 9, [1_000, 1_004], 0), local);
+        assert_eq!(spoke(9, 9, [1_004, 1_000], 1), remote);
+        assert_eq!([spoke(9, 9, [8, 8], 1), spoke(9, 9, [8, 8], 0)], [local, None]);
+        assert_eq!(
+            [spoke(9, 0, [8, 1], 0), spoke(0, 9, [1, 8], 0), spoke(0, 0, [1, 8], 0)],
+            [local, remote, None]
+        );
+        assert_eq!(spoke_last(&[0; 100]), None, "an older kernel's");
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct PairLevel {
     pub sockets: [u32; STATE_SLOTS],
     /// Established and quiet for at least a second.
     pub idle: u32,
+    /// Of these, those upon which a request waits for its answer.
+    pub unanswered: u32,
     /// For how many seconds the oldest of those in CLOSE_WAIT has been in it; 0 where that is not known.
     pub oldest_close_wait: u32,
     /// The states in which the pair ever had a socket, a bit each.
@@ -73,6 +75,7 @@ impl PairLevel {
             self.touched |= u16::from(more > 0) << number;
         }
         self.idle = self.idle.saturating_add(record.idle);
+        self.unanswered = self.unanswered.saturating_add(record.unanswered);
         self.oldest_close_wait = self.oldest_close_wait.max(record.oldest_close_wait);
     }
 
@@ -82,6 +85,7 @@ impl PairLevel {
             *total = total.saturating_add(more);
         }
         self.idle = self.idle.saturating_add(other.idle);
+        self.unanswered = self.unanswered.saturating_add(other.unanswered);
         self.oldest_close_wait = self.oldest_close_wait.max(other.oldest_close_wait);
         self.touched |= other.touched;
     }
@@ -209,14 +213,14 @@ mod tests {
     #[test]
     fn a_state_stays_once_it_was_touched() {
         let mut record =
-            LevelRecord { walk: 1, idle: 1, oldest_close_wait: 7, reserved: 0, sockets: [0; STATE_SLOTS] };
+            LevelRecord { walk: 1, idle: 2, oldest_close_wait: 7, unanswered: 1, sockets: [0; STATE_SLOTS] };
         record.sockets[usize::from(state::ESTABLISHED)] = 2;
         let mut level = PairLevel::default();
         level.add(&record);
         level.add(&record);
         assert_eq!(
-            (level.in_state(state::ESTABLISHED), level.idle, level.oldest_close_wait),
-            (Some(4), 2, 7)
+            (level.in_state(state::ESTABLISHED), level.idle, level.unanswered, level.oldest_close_wait),
+            (Some(4), 4, 2, 7)
         );
         assert_eq!(level.in_state(state::TIME_WAIT), None);
         let mut later = PairLevel { touched: level.touched, ..PairLevel::default() };

@@ -73,6 +73,9 @@ pub struct Pair {
     pub sockets: BTreeMap<String, u32>,
     /// Established and quiet for at least a second.
     pub idle: u32,
+    /// Of these, those upon which a request waits for its answer.
+    #[serde(default)]
+    pub unanswered: u32,
     /// For how long the oldest socket in CLOSE_WAIT has been in it.
     pub oldest_close_wait_seconds: Option<f64>,
 }
@@ -84,6 +87,16 @@ impl Pair {
             return self.labels.upstream.clone();
         }
         self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Connections in use now: used in the last second, or with a request that waits.
+    pub fn busy(&self) -> u32 {
+        self.in_state("established").saturating_sub(self.unused())
+    }
+
+    /// Connections that nothing uses now.
+    pub fn unused(&self) -> u32 {
+        self.idle.saturating_sub(self.unanswered)
     }
 
     /// How many sockets are in a state now.

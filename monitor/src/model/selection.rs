@@ -15,6 +15,7 @@ pub struct Selection {
     include_nets: Vec<Ipv6Net>,
     exclude_nets: Vec<Ipv6Net>,
     proxy_ranges: Vec<Ipv6Net>,
+    no_request_rules: Vec<(Option<Ipv6Addr>, u16)>,
 }
 
 impl Selection {
@@ -30,7 +31,24 @@ impl Selection {
             include_nets: include_nets.iter().map(mapped).collect(),
             exclude_nets: exclude_nets.iter().map(mapped).collect(),
             proxy_ranges: proxy_ranges.iter().map(mapped).collect(),
+            no_request_rules: Vec::new(),
         }
+    }
+
+    /// The same, where the rules about requests do not apply to these upstreams; without an address to the port's all.
+    #[must_use]
+    pub fn without_requests(mut self, upstreams: &[(Option<IpAddr>, u16)]) -> Self {
+        let canonical = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        self.no_request_rules = upstreams.iter().map(|(ip, port)| (ip.map(canonical), *port)).collect();
+        self
+    }
+
+    /// Whether the rules about requests apply to an upstream.
+    pub fn has_requests(&self, (address, port): (Ipv6Addr, u16)) -> bool {
+        !self.no_request_rules.iter().any(|(ip, number)| *number == port && ip.is_none_or(|ip| ip == address))
     }
 
     /// Whether a connection is wanted, by its accepting end's port and its remote address.

@@ -45,10 +45,21 @@ pub struct Listed {
     pub cgroup: u64,
     /// Quiet for at least a second.
     pub quiet: bool,
+    /// Who sent the last data.
+    pub spoke_last: Option<Speaker>,
     /// Of a listening socket: connections that wait for accept().
     pub waiting: u32,
     /// Of a listening socket: how many may wait.
     pub limit: u32,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// This end.
+    Local,
+    /// The far end.
+    Remote,
 }
 
 /// Whose a timewait mini-socket is.
@@ -196,7 +207,7 @@ impl<'a> Tally<'a> {
         let cgroup = found.map_or(0, |(_, cgroup)| *cgroup);
         if self.wanted(socket, false) {
             let slot = self.pairs.accepted(&self.accepted_key(socket, cgroup));
-            self.add(slot, SYN_RECV, false);
+            self.add(slot, SYN_RECV, false, false);
         }
     }
 
@@ -224,7 +235,9 @@ impl<'a> Tally<'a> {
 
     fn count(&mut self, socket: &Listed, owner: Owner) {
         if let Some(slot) = owner.slot {
-            self.add(slot, socket.state, socket.state == ESTABLISHED && socket.quiet);
+            let idle = socket.state == ESTABLISHED && socket.quiet;
+            let unanswered = idle && self.is_unanswered(socket, owner.opened_here);
+            self.add(slot, socket.state, idle, unanswered);
         }
         if owner.opened_here && self.range.offers(socket.local.1) {
             let key = (socket.local.0, socket.remote);
@@ -236,18 +249,26 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn add(&mut self, slot: u32, state: u8, idle: bool) {
+    /// Whether a request waits for its answer, as far as requests are told by who spoke last.
+    fn is_unanswered(&self, socket: &Listed, opened_here: bool) -> bool {
+        let (asks, upstream) =
+            if opened_here { (Speaker::Local, socket.remote) } else { (Speaker::Remote, socket.local) };
+        socket.spoke_last == Some(asks) && self.selection.has_requests(upstream)
+    }
+
+    fn add(&mut self, slot: u32, state: u8, idle: bool, unanswered: bool) {
         // Netlink does not tell for how long a socket has been in its state.
         let empty = LevelRecord {
             walk: self.walk.id,
             idle: 0,
             oldest_close_wait: 0,
-            reserved: 0,
+            unanswered: 0,
             sockets: [0; STATE_SLOTS],
         };
         let record = self.levels.entry(slot).or_insert(empty);
         record.sockets[usize::from(state) % STATE_SLOTS] += 1;
         record.idle += u32::from(idle);
+        record.unanswered += u32::from(unanswered);
     }
 
     /// Whoever uses a listening socket's port has accepted; where that is gone, whoever has a port outside the ephemeral
@@ -322,7 +343,8 @@ mod tests {
     fn socket(state: u8, opened_here: bool) -> Listed {
         let (own, far) = ((PROXY, 40_000), (UPSTREAM, 80));
         let (local, remote) = if opened_here { (own, far) } else { (far, own) };
-        Listed { state, local, remote, inode: 1, cgroup: 7, quiet: true, waiting: 0, limit: 0 }
+        let spoke_last = Some(Speaker::Local);
+        Listed { state, local, remote, inode: 1, cgroup: 7, quiet: true, spoke_last, waiting: 0, limit: 0 }
     }
 
     fn selection() -> Selection {
@@ -370,6 +392,31 @@ mod tests {
         assert_eq!((walked.queues[0].length, walked.queues[0].limit), (4, 18), "two sockets of one port");
         assert_eq!(walked.walk.waiting, 4);
         assert!(walked.ports.is_empty());
+    }
+
+    #[test]
+    fn a_request_waits_where_the_opening_end_spoke_last() {
+        let pairs = index(&[key(SIDE_PROXY, NGINX, 7), key(SIDE_UPSTREAM, PROXY.octets(), 7)]);
+        let listen = |tally: &mut Tally<'_>| tally.listening(&socket(10, false));
+        let by = |who, opened_here| {
+            let one = Listed { spoke_last: who, ..socket(ESTABLISHED, opened_here) };
+            let walked = tally(&pairs, |tally| {
+                if !opened_here {
+                    listen(tally);
+                }
+                tally.full(&one, || None);
+                tally.full(&Listed { quiet: false, ..one }, || None);
+            });
+            (walked.levels[0].1.idle, walked.levels[0].1.unanswered)
+        };
+        let (local, remote) = (Some(Speaker::Local), Some(Speaker::Remote));
+        assert_eq!([by(local, true), by(remote, true), by(None, true)], [(1, 1), (1, 0), (1, 0)]);
+        assert_eq!([by(local, false), by(remote, false), by(None, false)], [(1, 0), (1, 1), (1, 0)]);
+        let range = PortRange::parse("32768 60999", "").expect("a range");
+        let selection = selection().without_requests(&[(None, 80)]);
+        let mut tally = Tally::new(3, &range, &selection, &pairs);
+        tally.full(&socket(ESTABLISHED, true), || None);
+        assert_eq!(tally.finish().levels[0].1.unanswered, 0, "no rules about requests at this port");
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub enum Column {
     Opened,
     /// Established now.
     Open,
-    /// Established and quiet for a second.
+    /// Of these, in use.
+    Busy,
+    /// And those that nothing uses.
     Idle,
     /// In TIME_WAIT now.
     TimeWait,
@@ -76,10 +78,11 @@ pub enum Column {
 
 impl Column {
     /// All, as they stand from left to right.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pair,
         Self::Opened,
         Self::Open,
+        Self::Busy,
         Self::Idle,
         Self::TimeWait,
         Self::Ports,
@@ -94,6 +97,7 @@ impl Column {
             Self::Pair => "pair",
             Self::Opened => "open/s",
             Self::Open => "open",
+            Self::Busy => "busy",
             Self::Idle => "idle",
             Self::TimeWait => "t_wait",
             Self::Ports => "ports",
@@ -113,7 +117,8 @@ impl Column {
             Self::Opened => rate(|rate| rate.opened),
             Self::Resets => rate(|rate| rate.resets),
             Self::Open => row.pair.in_state("established").to_string(),
-            Self::Idle => row.pair.idle.to_string(),
+            Self::Busy => row.pair.busy().to_string(),
+            Self::Idle => row.pair.unused().to_string(),
             Self::TimeWait => row.pair.in_state("time_wait").to_string(),
             Self::Ports => row.ports.map_or_else(|| "-".into(), percent),
             Self::Lost => lost(&row.pair.counts).to_string(),
@@ -131,7 +136,8 @@ impl Column {
             Self::Opened => rate(row).opened,
             Self::Resets => rate(row).resets,
             Self::Open => row.pair.in_state("established").into(),
-            Self::Idle => row.pair.idle.into(),
+            Self::Busy => row.pair.busy().into(),
+            Self::Idle => row.pair.unused().into(),
             Self::TimeWait => row.pair.in_state("time_wait").into(),
             Self::Ports => row.ports.unwrap_or(-1.0),
             Self::Lost => lost(&row.pair.counts) as f64,
@@ -243,7 +249,7 @@ mod tests {
         let cells = Column::ALL.map(|column| column.text(&rows[0]));
         assert_eq!(
             cells,
-            ["nginx -> 10.0.0.5:8080", "4.00", "7", "5", "30", "25%", "8", "3.00", "upstream 90%"]
+            ["nginx -> 10.0.0.5:8080", "4.00", "7", "2", "5", "30", "25%", "8", "3.00", "upstream 90%"]
         );
     }
 }

@@ -17,8 +17,8 @@ use crate::model::{
 /// Pairs that are printed; all are in the JSON.
 const MAX_PAIRS: usize = 20;
 /// Columns with their widths; a number takes at most seven.
-const COLUMNS: [(&str, usize); 6] =
-    [("opened/s", 12), ("open", 9), ("idle", 9), ("TIME_WAIT", 11), ("ports", 9), ("lost", 9)];
+const COLUMNS: [(&str, usize); 7] =
+    [("opened/s", 12), ("open", 9), ("busy", 9), ("idle", 9), ("TIME_WAIT", 11), ("ports", 9), ("lost", 9)];
 
 /// Writes the table: what is lost most first, then what is opened most.
 pub(super) fn write(page: &mut Page, observation: &Observation) {
@@ -51,7 +51,8 @@ fn write_pair(page: &mut Page, observation: &Observation, pair: &Pair) {
     let cells = [
         facts::per_second(facts::rate(pair.counts.get(Counter::Opened), observation.window.seconds)),
         facts::short(facts::established(pair).into()),
-        facts::short(pair.idle.into()),
+        facts::short(pair.busy().into()),
+        facts::short(pair.unused().into()),
         facts::short(pair.in_state("time_wait").into()),
         ports(observation, pair),
         lost(pair),

@@ -205,6 +205,10 @@ pub(crate) fn idle(start: fn(&[&str]) -> Daemon) {
             let established = [&labels[..], &[("state", "established")]].concat();
             (scrape.sum("finwatch_idle_sockets", &labels), scrape.sum("finwatch_sockets", &established))
         };
+        let unanswered = |side: Side| {
+            let labels = [("side", side.label()), ("upstream", upstream.as_str())];
+            fresh(&daemon).sum("finwatch_unanswered_sockets", &labels)
+        };
         let is = |(idle, established): (f64, f64), wanted: f64| {
             assert_count("established", established, 7);
             (idle - wanted).abs() < 0.5
@@ -213,6 +217,7 @@ pub(crate) fn idle(start: fn(&[&str]) -> Daemon) {
         let scrape = fresh(&daemon);
         for side in [Side::Proxy, Side::Upstream] {
             assert_count("idle, all quiet", level(&scrape, side).0, 7);
+            assert_count("unanswered where nothing was asked", unanswered(side), 0);
         }
         let (busy, quiet) = connections.split_at_mut(3);
         let stop = AtomicBool::new(false);
@@ -235,7 +240,16 @@ pub(crate) fn idle(start: fn(&[&str]) -> Daemon) {
         });
         thread::sleep(QUIET);
         assert!(is(level(&fresh(&daemon), Side::Proxy), 7.0), "quiet again");
-        assert_eq!(quiet.len(), 4);
+        for side in [Side::Proxy, Side::Upstream] {
+            assert_count("unanswered, three were asked upon", unanswered(side), 3);
+        }
+        // One is answered, and another end's data upon a connection where nothing was asked is no request.
+        busy[0].1.write_all(b"answer").expect("room to write");
+        quiet[0].1.write_all(b"greeting").expect("room to write");
+        thread::sleep(QUIET);
+        for side in [Side::Proxy, Side::Upstream] {
+            assert_count("unanswered, one was answered", unanswered(side), 2);
+        }
     });
 }
 

@@ -1,12 +1,13 @@
 //! `finwatch top` in a real terminal: what it shows of known traffic, and how it leaves the terminal.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, process::Command, time::Duration};
 
 use finwatch::top::terminal::Screen;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use socket2::SockRef;
 
 use crate::harness::{
     can_run,
@@ -60,18 +61,18 @@ fn what_it_shows() {
     in_namespace(|| {
         let daemon = Daemon::isolated(&[]);
         let listener = listen(local(1, PORT));
-        let open: Vec<_> = (0..3).map(|_| pair(&listener)).collect();
+        let mut open: Vec<_> = (0..3).map(|_| pair(&listener)).collect();
         (0..4).for_each(|_| open_and_close(&listener));
         let tmux = Tmux::start(120, 40);
         start(&tmux, &daemon);
         let ours = format!("{} -> 127.0.0.1:{PORT}", process_name());
         let theirs = format!("127.0.0.1 -> 127.0.0.1:{PORT}");
-        // open/s, open, idle, t_wait, ports, lost, rst/s, closed by.
+        // open/s, open, busy, idle, t_wait, ports, lost, rst/s, closed by.
         tmux.shows("the counts of the pair", |screen| {
             cells(screen, &ours).is_some_and(|cells| {
                 cells[0] == "0"
-                    && cells[1..4] == ["3", "3", "4"]
-                    && cells[5..9] == ["0", "0", "proxy", "100%"]
+                    && cells[1..5] == ["3", "0", "3", "4"]
+                    && cells[6..10] == ["0", "0", "proxy", "100%"]
             })
         });
         tmux.key("Left");
@@ -97,6 +98,15 @@ fn what_it_shows() {
             };
             counted("connections opened", "all", "7") && counted("connections closed", "local", "4")
         });
+        // The upstream gives one up by a reset, as the pair's story then tells.
+        let (proxy, accepted) = open.pop().expect("one of three");
+        SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).expect("an option");
+        drop(accepted);
+        tmux.shows("the pair's last incident", |screen| {
+            let after = screen.lines().skip_while(|line| !line.contains("last incidents, the newest first"));
+            after.skip(1).any(|line| line.contains("reset while idle"))
+        });
+        drop(proxy);
         tmux.key("Escape");
         tmux.resize(40, 10);
         tmux.shows("a narrow table", |screen| {
@@ -108,9 +118,41 @@ fn what_it_shows() {
         tmux.shows("that the daemon is gone", |screen| {
             screen.contains("daemon gone, retrying") && screen.contains(&ours)
         });
+        let daemon = daemon.successor(&["--netns", "host"]);
+        open.push(pair(&listener));
+        tmux.shows("what the next daemon sees", |screen| {
+            !screen.contains("daemon gone") && cells(screen, &ours).is_some_and(|cells| cells[1] == "1")
+        });
         tmux.key("q");
         tmux.shows("the status", |screen| screen.contains("status=0"));
-        drop(open);
+        drop((open, daemon));
+    });
+}
+
+#[test]
+fn colour_is_for_terminals_that_want_it() {
+    if !possible("colour_is_for_terminals_that_want_it") {
+        return;
+    }
+    in_namespace(|| {
+        let daemon = Daemon::isolated(&[]);
+        let tmux = Tmux::start(80, 24);
+        let triage = format!(
+            "{} triage --since 1s --run-dir {}",
+            env!("CARGO_BIN_EXE_finwatch"),
+            daemon.directory.path().display()
+        );
+        for (command, coloured) in [
+            (triage.clone(), true),
+            (format!("NO_COLOR= {triage}"), true),
+            (format!("NO_COLOR=1 {triage}"), false),
+            (format!("{triage} | cat"), false),
+        ] {
+            tmux.command("clear");
+            tmux.command(&format!("{command}; echo status=$?"));
+            tmux.shows("the status", |screen| screen.contains("status=0"));
+            assert_eq!(tmux.painted().contains('\u{1b}'), coloured, "{command}");
+        }
     });
 }
 

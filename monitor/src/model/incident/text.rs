@@ -1,4 +1,4 @@
-//! An incident as a few lines of text for a terminal of 80 columns.
+//! An incident as a few lines of text.
 
 use std::fmt;
 
@@ -7,15 +7,18 @@ use textwrap::{Options, fill};
 use super::{EventKind, IncidentCause, IncidentRecord, TimelineEvent};
 use crate::model::labels::Side;
 
+/// Where the format gives no width.
 const COLUMNS: usize = 80;
 /// A space at which no line is broken.
 const TOGETHER: char = '\u{a0}';
 /// Where the text of a step begins.
 const INDENT: &str = "               ";
 
-/// Several lines, the last without its end.
+/// Several lines, the last without its end, none wider than the format's width (`{record:60}`) where words allow it.
 impl fmt::Display for IncidentRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = f.width().unwrap_or(COLUMNS);
+        let wrapped = |text: &str, first: &str, rest: &str| wrapped(text, columns, first, rest);
         let time = humantime::format_rfc3339_millis(self.time).to_string().replace('T', " ");
         writeln!(f, "{}", wrapped(&format!("{time}  {}", self.cause.sentence()), "", "  "))?;
         writeln!(f, "{}", wrapped(&self.who(), "  ", "    "))?;
@@ -27,8 +30,8 @@ impl fmt::Display for IncidentRecord {
     }
 }
 
-fn wrapped(text: &str, first: &str, rest: &str) -> String {
-    fill(text, Options::new(COLUMNS).initial_indent(first).subsequent_indent(rest).break_words(false))
+fn wrapped(text: &str, columns: usize, first: &str, rest: &str) -> String {
+    fill(text, Options::new(columns).initial_indent(first).subsequent_indent(rest).break_words(false))
         .replace(TOGETHER, " ")
 }
 

@@ -32,13 +32,13 @@ pub(super) fn draw(
     scrolled: usize,
     area: Rect,
 ) {
-    let (who, what) = (left(row), right(row, incidents));
     if area.width >= WIDE {
-        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(2).areas(area);
-        page(frame, who, scrolled, left);
-        page(frame, what, scrolled, right);
+        let [beside, other] = Layout::horizontal([Constraint::Fill(1); 2]).spacing(2).areas(area);
+        page(frame, left(row), scrolled, beside);
+        page(frame, right(row, incidents, other.width), scrolled, other);
     } else {
-        page(frame, who.into_iter().chain(what).collect(), scrolled, area);
+        let lines = left(row).into_iter().chain(right(row, incidents, area.width));
+        page(frame, lines.collect(), scrolled, area);
     }
 }
 
@@ -67,8 +67,10 @@ fn left(row: &Row) -> Vec<Line<'static>> {
         let now = values.last().map_or_else(|| "-".into(), |now| per_second(*now));
         lines.push(format!("{name:<9}{now:>7} {}", graph(&values, GRAPH)).into());
     }
+    let use_now = [("busy", pair.busy()), ("idle", pair.unused())]
+        .map(|(name, count)| (format!("established, {name}"), u64::from(count)));
     let states = pair.sockets.iter().map(|(state, count)| (state.clone(), u64::from(*count)));
-    lines.extend(section("sockets now", states.chain([("idle".to_owned(), u64::from(pair.idle))])));
+    lines.extend(section("sockets now", states.chain(use_now)));
     for family in &COUNTER_FAMILIES {
         let counters = family.counters.iter().map(|labelled| {
             let value = if labelled.value.is_empty() { "all" } else { labelled.value };
@@ -79,7 +81,7 @@ fn left(row: &Row) -> Vec<Line<'static>> {
     lines
 }
 
-fn right(row: &Row, incidents: &[IncidentRecord]) -> Vec<Line<'static>> {
+fn right(row: &Row, incidents: &[IncidentRecord], columns: u16) -> Vec<Line<'static>> {
     let pair = &row.pair;
     let histograms = [
         ("idle when the peer closed", &pair.peer_close_idle),
@@ -89,9 +91,9 @@ fn right(row: &Row, incidents: &[IncidentRecord]) -> Vec<Line<'static>> {
     let some = histograms.into_iter().filter(|(_, samples)| samples.count > 0);
     let histograms = some.flat_map(|(name, samples)| histogram(name, samples, &IDLE_BOUNDS_MS));
     let of_pair = incidents.iter().rev().filter(|record| record.pair == pair.labels).take(INCIDENTS);
-    let told: Vec<Line<'_>> = of_pair
-        .flat_map(|record| record.to_string().lines().map(|line| line.to_owned().into()).collect::<Vec<_>>())
-        .collect();
+    let columns = usize::from(columns);
+    let told: String = of_pair.fold(String::new(), |told, record| format!("{told}{record:columns$}\n"));
+    let told: Vec<Line<'_>> = told.lines().map(|line| Line::from(line.to_owned())).collect();
     let title = (!told.is_empty()).then(|| Line::from("last incidents, the newest first").bold());
     histograms.chain(title).chain(told).collect()
 }

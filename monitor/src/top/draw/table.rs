@@ -21,14 +21,15 @@ const ROOMY_NAME: u16 = 40;
 /// Columns of the graph.
 const GRAPH: u16 = 16;
 /// Columns in the order in which they are given up last.
-const BY_WORTH: [Column; 8] = [
+const BY_WORTH: [Column; 9] = [
     Column::Lost,
     Column::Opened,
     Column::Closer,
     Column::Open,
-    Column::Idle,
+    Column::Busy,
     Column::TimeWait,
     Column::Resets,
+    Column::Idle,
     Column::Ports,
 ];
 
@@ -36,7 +37,7 @@ const fn width(column: Column) -> u16 {
     match column {
         Column::Pair => LEAST_NAME,
         Column::Opened | Column::TimeWait => 6,
-        Column::Open | Column::Idle | Column::Ports | Column::Lost | Column::Resets => 5,
+        Column::Open | Column::Busy | Column::Idle | Column::Ports | Column::Lost | Column::Resets => 5,
         Column::Closer => 13,
     }
 }

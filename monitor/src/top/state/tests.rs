@@ -49,6 +49,7 @@ fn pair(labels: Labels, counts: &Counts, sockets: [u32; 2], idle: u32) -> Pair {
         connection_duration: Samples::default(),
         sockets: sockets.into(),
         idle,
+        unanswered: 0,
         oldest_close_wait_seconds: None,
     }
 }

@@ -1,5 +1,6 @@
 //! What to write into whose configuration.
 
+mod capacity;
 mod keep_alive;
 mod kernel;
 mod product;
@@ -7,6 +8,7 @@ mod proxies;
 mod queues;
 mod upstreams;
 
+pub use capacity::more_at_a_time;
 pub use keep_alive::{larger_pool, turn_on};
 pub use kernel::{ports, tcp_keep_alive};
 pub use proxies::{close_sooner, send_again};

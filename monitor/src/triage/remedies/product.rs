@@ -1,7 +1,7 @@
 //! Which product a process is, by its name.
 
 /// Names of processes that tell a product; a name that begins with one of these counts as well.
-const NAMES: [(&str, &str); 18] = [
+const NAMES: [(&str, &str); 19] = [
     ("angie", "nginx"),
     ("apache2", "Apache httpd"),
     ("caddy", "Caddy"),
@@ -14,6 +14,7 @@ const NAMES: [(&str, &str); 18] = [
     ("nginx", "nginx"),
     ("node", "Node.js"),
     ("openresty", "nginx"),
+    ("php-fpm", "PHP-FPM"),
     ("puma", "Puma"),
     ("python", "Python"),
     ("ruby", "Puma"),

@@ -8,9 +8,10 @@ use crate::{
     triage::{
         explanation::Explanation,
         facts,
-        finding::{Confidence, Finding, Harm, HarmClass, Subject},
+        finding::{Candidate, Confidence, Finding, Harm, HarmClass, Subject},
         idle::QUIET_SECONDS,
         kinds::Kind,
+        remedies,
     },
 };
 
@@ -18,17 +19,22 @@ use crate::{
 const CONNECTIONS: u32 = 16;
 /// Grown by this part of what is open: below it, coming and going.
 const GROWTH: f64 = 0.5;
+/// Where a request waits upon this part of them, the upstream is slow, rather than the pool young.
+const WAITING: f64 = 0.5;
+/// No more than this part is free: each worker process of a proxy has a pool of its own, and one may have one to spare.
+const FREE: f64 = 0.1;
 /// This part of the closed connections had been quiet before: the pool has room between bursts.
 const RESTED: f64 = 0.5;
 
 pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let open = facts::established(pair);
+    let (waiting, free) = (pair.unanswered, pair.unused());
     let opened = pair.counts.get(Counter::Opened);
     let closed = pair.counts.sum(&facts::CLOSED);
     if !facts::is_proxy(pair)
         || facts::is_folded(pair)
         || open < CONNECTIONS
-        || pair.idle > 0
+        || facts::share(free.into(), open.into()) > FREE
         || is_no_pool(pair)
         || rests(pair)
         || (grown_lately(pair) as f64) < f64::from(open) * GROWTH
@@ -41,12 +47,22 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
         kind: Kind::Pool,
         subject: Subject::Pair(pair.labels.clone()),
         verdict: format!(
-            "All {} of {proxy} to {upstream} are busy, and their number grows: the upstream takes longer than \
-             requests keep coming.",
-            facts::many(open, "connection")
+            "{} of {proxy} to {upstream} are busy, and their number grows: requests come faster than the upstream \
+             answers.",
+            if free == 0 {
+                format!("All {}", facts::many(open, "connection"))
+            } else {
+                format!("{} of {}", facts::number(pair.busy()), facts::many(open, "connection"))
+            }
         ),
         evidence: vec![
-            format!("{} established, {} busy, 0 idle", facts::number(open), facts::number(open)),
+            format!(
+                "{} established, {} busy, {} idle; upon {} a request has waited for a second or more",
+                facts::number(open),
+                facts::number(pair.busy()),
+                facts::number(free),
+                facts::number(waiting)
+            ),
             format!(
                 "{} opened and {} closed in {}",
                 facts::many(opened, "connection"),
@@ -54,11 +70,24 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
                 facts::span(seconds)
             ),
         ],
-        confidence: Confidence::low(
-            "busy means used within the last second; a pool that is being filled after a start looks the same",
+        confidence: if facts::share(waiting.into(), open.into()) >= WAITING {
+            Confidence::medium(
+                "a request is told by who spoke last: where either end speaks at any time (websockets, HTTP/2), see \
+                 --no-request-rules",
+            )
+        } else {
+            Confidence::low(
+                "most were used within the last second, and none waits for long; a pool that is being filled after a \
+                 start looks the same",
+            )
+        },
+        candidates: pair.listener.clone().map(Candidate::Listening).into_iter().collect(),
+        changes: remedies::more_at_a_time(
+            proxy,
+            pair.listener.as_ref().map(|listener| listener.name.as_str()),
+            upstream,
+            open,
         ),
-        candidates: Vec::new(),
-        changes: Vec::new(),
         harm: Harm::none(HarmClass::Latent),
     })
 }
@@ -91,17 +120,19 @@ fn lately(pair: &Pair, counters: &[Counter]) -> u64 {
 
 pub(super) fn explained() -> Explanation {
     Explanation {
-        means: "Every connection is in use and more are opened than closed: the upstream is slower than \
+        means: "Nearly every connection is in use and more are opened than closed: the upstream is slower than \
                 requests come. Established, busy and idle connections of every pair are in the table of \
                 pairs.",
-        evidence: "`sockets{state=\"established\"}`, `idle_sockets`, connections opened and closed.",
+        evidence: "`sockets{state=\"established\"}` less `idle_sockets` plus `unanswered_sockets` (busy), connections \
+                opened and closed.",
         fires: format!(
-            "{CONNECTIONS} connections or more, none idle, and their number grew in the second half of the window by \
+            "{CONNECTIONS} connections or more, at most {free} of them idle, and their number grew in the second half of the window by \
                 {growth} of them or more.",
+            free = facts::percent(FREE),
             growth = facts::percent(GROWTH)
         ),
-        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool with idle connections that grows; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
-        remedy: "look at the upstream's speed first; a limit at the proxy (nginx `max_conns`, HAProxy \
-                `maxconn`) protects it meanwhile.",
+        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool that grows and has idle connections; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
+        remedy: "look at the upstream's speed first; HAProxy's `maxconn` \
+                protects it meanwhile, since what is more waits there (nginx answers 502 beyond `max_conns`).",
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
             ),
             format!(
                 "kept: {} idle now, {} that lived more than {KEPT_SECONDS} s",
-                facts::number(pair.idle),
+                facts::number(pair.unused()),
                 facts::number(long_lived(pair))
             ),
         ],
@@ -69,11 +69,11 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
 }
 
 /// Whether the proxy keeps connections at all: some live long, or it was seen to close idle ones. Idle ones alone prove
-/// nothing, as a connection that waits for a slow answer is quiet too.
+/// nothing: a connection that was opened before it is needed, for instance, is idle too.
 pub(super) fn keeps_some(pair: &Pair) -> bool {
     let idle_closes = [&pair.peer_close_idle, &pair.local_close_idle]
         .map(|samples| samples.count - samples.at_most(QUIET_SECONDS).min(samples.count));
-    long_lived(pair) > 0 && (pair.idle > 0 || idle_closes.iter().sum::<u64>() > 0)
+    long_lived(pair) > 0 && (pair.unused() > 0 || idle_closes.iter().sum::<u64>() > 0)
 }
 
 fn long_lived(pair: &Pair) -> u64 {

@@ -120,8 +120,19 @@ fn an_exhausted_pool() {
     let finding = only(&observation(vec![busy(240)]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::Pool, Level::Low));
     assert!(finding.evidence[0].contains("200 busy"), "{:?}", finding.evidence);
+    assert!(finding.verdict.starts_with("All 200 connections of nginx"), "{}", finding.verdict);
     innocent(busy(30));
     innocent(busy(240).idle(50));
+    // Quiet, and waiting for an upstream that is slow: no less busy.
+    let finding = only(&observation(vec![busy(240).waiting(150)]));
+    assert_eq!((finding.kind, finding.confidence.level), (Kind::Pool, Level::Medium));
+    let first = &finding.evidence[0];
+    assert!(first.contains("200 busy, 0 idle; upon 150 a request has waited"), "{first}");
+    let mut some = busy(240).waiting(150);
+    some.idle += 20;
+    assert!(only(&observation(vec![some.clone()])).verdict.starts_with("180 of 200 connections of nginx"));
+    some.idle += 1;
+    innocent(some);
     // Filled after a start, and steady since.
     let mut filled = busy(0).once(Counter::Opened, 200);
     filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);

@@ -75,7 +75,7 @@ prop_compose! {
         idles in vec(samples(&IDLE_BOUNDS_MS), 3),
         connection_duration in samples(&DURATION_BOUNDS_MS),
         numbers in vec(prop_oneof![Just(0), any::<u32>()], STATES.len()),
-        idle in prop_oneof![Just(0), any::<u32>()],
+        [idle, unanswered] in [prop_oneof![Just(0), any::<u32>()], prop_oneof![Just(0), any::<u32>()]],
         oldest_close_wait_seconds in option::of(seconds()),
     ) -> Pair {
         let [peer_close_idle, local_close_idle, lost_request_idle] =
@@ -96,6 +96,7 @@ prop_compose! {
             requests: None,
             sockets,
             idle,
+            unanswered,
             oldest_close_wait_seconds,
         }
     }

@@ -43,6 +43,7 @@ fn pair(side: Side, proxy: &str, upstream: &str) -> Pair {
         requests: None,
         sockets: [].into(),
         idle: 0,
+        unanswered: 0,
         oldest_close_wait_seconds: None,
     }
 }
@@ -77,6 +78,8 @@ pub(super) trait Happened: Sized {
     fn sockets(self, state: &str, count: u32) -> Self;
     /// Idle ones.
     fn idle(self, count: u32) -> Self;
+    /// Quiet ones, upon each of which a request waits.
+    fn waiting(self, count: u32) -> Self;
     /// Who listens.
     fn listener(self, name: &str) -> Self;
 }
@@ -128,6 +131,11 @@ impl Happened for Pair {
 
     fn idle(mut self, count: u32) -> Self {
         self.idle = count;
+        self
+    }
+
+    fn waiting(mut self, count: u32) -> Self {
+        (self.idle, self.unanswered) = (count, count);
         self
     }
 

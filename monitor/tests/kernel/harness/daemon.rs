@@ -7,7 +7,7 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use tempfile::TempDir;
+
 use super::{metrics::Scrape, until};
 
 const INCIDENT_FILE: &str = "incidents.jsonl";
@@ -34,7 +36,7 @@ pub(crate) struct Daemon {
     /// Its process.
     pub(crate) pid: Pid,
     /// Its run directory; its output is in `output` there.
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Arc<TempDir>,
     ended: Mutex<mpsc::Receiver<ExitStatus>>,
 }
 
@@ -102,7 +104,23 @@ impl Daemon {
         arguments: &[&str],
         prepare: impl FnOnce(&mut Command),
     ) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory").into();
+        Self::starting_in(directory, address, arguments, prepare)
+    }
+
+    /// Starts one in the place of this one, which has ended.
+    pub(crate) fn successor(&self, arguments: &[&str]) -> Self {
+        let next = Self::starting_in(Arc::clone(&self.directory), free_address(), arguments, |_| ());
+        next.wait_ready();
+        next
+    }
+
+    fn starting_in(
+        directory: Arc<TempDir>,
+        address: SocketAddr,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
         command.arg("--incident-file").arg(directory.path().join(INCIDENT_FILE));

@@ -47,6 +47,11 @@ impl Tmux {
         self.ask(&["capture-pane", "-p"])
     }
 
+    /// The same, with the escape sequences that paint it.
+    pub(crate) fn painted(&self) -> String {
+        self.ask(&["capture-pane", "-p", "-e"])
+    }
+
     /// Gives it another size.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         self.ask(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);

@@ -7,10 +7,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{ACT, looked::sure, unanswered::settled};
+use super::{
+    ACT,
+    looked::{Looked, sure},
+    unanswered::settled,
+};
 use crate::{
     daemon::Daemon,
     traffic::{
+        Seen,
         clients::{post_at, until},
         namespace::{Namespace, WITHIN},
         nginx::Nginx,
@@ -19,10 +24,13 @@ use crate::{
     },
 };
 
-const PORTS: u16 = 100;
+const PORTS: u16 = 300;
 /// Where Node.js listens: outside that range.
 const PORT: u16 = 18_099;
-const PACE: Duration = Duration::from_millis(100);
+/// They last for three quarters of the time.
+const PACE: Duration = Duration::from_millis(50);
+/// After the first mark of what is held, which the daemon takes every ten seconds, and before the last port is gone.
+const BEFORE: Duration = Duration::from_secs(12);
 const LONG: Duration = Duration::from_mins(2);
 /// How nginx words it.
 const NO_PORT: &str = "failed (99: Cannot assign requested address) while connecting to upstream";
@@ -44,7 +52,10 @@ pub(super) fn used_up(binary: &Path, _: &Daemon) -> Result<()> {
     proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
     let nginx = Nginx::in_namespace(&namespace, &proxy)?;
     let socket = nginx.socket();
-    until(Instant::now() + ACT, PACE, || post_at(&socket, "/ok"))?;
+    let start = Instant::now();
+    until(start + BEFORE, PACE, || post_at(&socket, "/ok"))?;
+    foretold(&settled(&daemon, &nginx)?, &upstream)?;
+    until(start + ACT, PACE, || post_at(&socket, "/ok"))?;
     let (seen, looked) = settled(&daemon, &nginx)?;
     let log = nginx.error_log()?;
     let logged = log.lines().filter(|line| line.contains(NO_PORT)).count() as u64;
@@ -61,5 +72,20 @@ pub(super) fn used_up(binary: &Path, _: &Daemon) -> Result<()> {
     let evidence = finding["evidence"].as_array().context("evidence")?;
     let holders = format!("holding them: {PORTS} in TIME_WAIT or FIN_WAIT2, 0 established");
     ensure!(evidence.iter().any(|line| *line == holders), "not {holders}: {evidence:#?}");
+    Ok(())
+}
+
+/// While every connect still finds a port, it is told for how long.
+fn foretold((seen, looked): &(Seen, Looked), upstream: &str) -> Result<()> {
+    let finding = looked.about("ports_running_out", upstream)?;
+    let harm = &finding["harm"];
+    let left = harm["seconds_left"].as_f64().with_context(|| format!("no forecast: {finding:#}"))?;
+    ensure!(
+        seen.failures.all() == 0 && harm["connects_failed"] == 0,
+        "too late: {harm}, {:?}",
+        seen.failures
+    );
+    ensure!(left > 0.0, "nothing is left already: {harm}");
+    println!("  ports_running_out: {}", finding["verdict"].as_str().unwrap_or_default());
     Ok(())
 }

@@ -36,9 +36,12 @@ impl HaProxy {
         let config = format!(
             "global
                 nbthread 1
+                log stdout format raw local0
                 stats socket {}/stats mode 600
             defaults
                 mode http
+                log global
+                option httplog
                 timeout connect 2s
                 timeout client 30s
                 {defaults}
@@ -71,10 +74,14 @@ impl HaProxy {
 
     fn check(&mut self) -> Result<()> {
         if let Some(status) = self.running.ended()? {
-            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            bail!("HAProxy ended ({status}): {log}");
+            bail!("HAProxy ended ({status}): {}", self.log());
         }
         Ok(())
+    }
+
+    /// A line for each request, with how its session ended.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// What it says of its server.

@@ -7,6 +7,7 @@ mod healthy;
 mod late;
 mod leak;
 mod netns;
+mod pool;
 mod python;
 mod queue;
 mod races;
@@ -25,9 +26,10 @@ use crate::interrupt;
 type Scenario = fn(&Path) -> Result<()>;
 
 /// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
-const SCENARIOS: [(&str, Scenario); 16] = [
+const SCENARIOS: [(&str, Scenario); 17] = [
     ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
     ("CLOSE_WAIT leak", leak::never_closed),
+    ("a pool fills up", pool::fills_up),
     ("silent drop: never acknowledged", silence::never_acknowledged),
     ("uvicorn closes after 5 s: latent race", races::uvicorn_latent),
     ("uvicorn behind nginx: latent race, then a race", races::uvicorn_lossy),
@@ -43,7 +45,7 @@ const SCENARIOS: [(&str, Scenario); 16] = [
     ("healthy, with health checks that reset", healthy::health_checks),
     ("one restart of gunicorn", healthy::one_restart),
 ];
-const WAITING: usize = 2;
+const WAITING: usize = 3;
 
 /// Their names.
 pub(crate) fn scenarios() -> Vec<&'static str> {

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     haproxy::HaProxy,
@@ -169,7 +169,8 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
         haproxy.server()?.count("wretr")?,
         haproxy.clients()?.count("hrsp_5xx")?
     );
-    same("lost requests and HAProxy's failed exchanges", lost(&verdict, "haproxy")?, failed)?;
+    same("lost requests and HAProxy's failed exchanges", lost(&verdict, "haproxy")?, failed)
+        .with_context(|| format!("{}\n{}", verdict.told_of("haproxy"), haproxy.log()))?;
     same("lost requests the finding names", told.lost(), failed)
 }
 

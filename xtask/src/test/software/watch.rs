@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, triage::Triage};
@@ -44,7 +44,8 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn trouble(&self) -> Vec<&Value> {
+    /// Everything that is wrong with the upstream.
+    pub(super) fn trouble(&self) -> Vec<&Value> {
         self.triage
             .about(&self.upstream)
             .filter(|finding| finding["harm"]["class"] != "informative")
@@ -94,6 +95,11 @@ impl Verdict {
         let pairs = self.pairs();
         let ours = |pair: &&&Value| pair["side"] == "proxy" && pair["proxy"] == proxy;
         pairs.iter().find(ours).copied().with_context(|| format!("no pair of {proxy}: {pairs:#?}"))
+    }
+
+    /// All that is known of that pair, and what the agent did not see.
+    pub(super) fn told_of(&self, proxy: &str) -> String {
+        format!("{:#?}\n{:#}", self.pair(proxy), self.triage.observation["watch"])
     }
 
     /// How many sockets that this host accepted at the upstream are in a state.
@@ -171,6 +177,17 @@ impl Told<'_> {
         };
         ensure!(changes.any(fits), "no {software} with {text}: {:#}", self.0["changes"]);
         Ok(())
+    }
+
+    /// The directives for this software, the only ones there are for it.
+    pub(super) fn directives(&self, software: &str) -> Result<String> {
+        let changes = self.0["changes"].as_array().into_iter().flatten();
+        let mut fitting = changes.filter(|change| change["software"] == software);
+        let (change, None) = (fitting.next(), fitting.next()) else {
+            bail!("several changes for {software}: {:#}", self.0["changes"]);
+        };
+        let text = change.and_then(|change| change["directives"].as_str());
+        Ok(text.with_context(|| format!("no change for {software}: {:#}", self.0["changes"]))?.to_owned())
     }
 
     /// Fails unless a line of evidence, or the verdict, holds this text.
