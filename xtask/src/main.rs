@@ -1,10 +1,11 @@
-//! Setting up, running, testing and measuring finwatch.
+//! Setting up, running, testing, packaging and measuring finwatch.
 
 mod bench;
 mod daemon;
 mod demo;
 mod host;
 mod interrupt;
+mod package;
 mod process;
 mod run;
 mod setup;
@@ -18,7 +19,7 @@ use clap::{Parser, Subcommand};
 /// How a program ended by SIGINT exits, by convention.
 const INTERRUPTED: u8 = 130;
 
-/// Sets up, runs, tests and measures finwatch.
+/// Sets up, runs, tests, packages and measures finwatch.
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -36,6 +37,8 @@ enum Task {
     Demo,
     /// Passes all tests
     Test(test::Args),
+    /// Makes the Debian package, the tarball and the container image
+    Package,
     /// Measures what finwatch costs
     Bench(bench::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::command(&args).map(done),
         Task::Demo => demo::command().map(done),
         Task::Test(args) => test::command(&args),
+        Task::Package => package::command().map(done),
         Task::Bench(args) => bench::command(&args).map(done),
     });
     match outcome {

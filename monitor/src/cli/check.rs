@@ -1,5 +1,7 @@
 //! `finwatch check`: has this host all it takes? Loads and attaches everything, and ends.
 
+mod held;
+
 use std::{fmt, io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::Result;
@@ -114,6 +116,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
             findings.push(namespaces(config.netns));
             if btf {
                 findings.extend(hooks(&Options::from(&config)));
+                findings.extend(held::findings(&config));
             }
         }
     }

@@ -1,11 +1,12 @@
 //! `finwatch run`: the daemon.
 
-use std::{sync::Arc, time::Duration};
+use std::{net, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tracing::level_filters::LevelFilter;
@@ -35,6 +36,7 @@ use crate::{
         listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
+        rights,
         rounds::Parts,
         snapshots::Snapshots,
     },
@@ -58,27 +60,48 @@ const THREADS: usize = 2;
 pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
     let config = Config::load(log, args.options.clone(), args.config.as_deref())?;
     logging::start(config.log_level, config.log_format);
+    let prepared = Prepared::new(&config)?;
+    // Before there is a second thread: those to come hold no more than this one.
+    rights::give_up(config.netns == Netns::Host)
+        .context("cannot give up capabilities; a filter of system calls must allow capset")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
         .build()
         .context("cannot start the daemon's threads")?;
-    let result = runtime.block_on(daemon(config, (log, args)));
+    let result = runtime.block_on(daemon(config, (log, args), prepared));
     // A scrape that still waits for its client must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(config: Config, flags: (LogArgs, RunArgs)) -> Result<()> {
+/// What takes capabilities, or may be refused.
+struct Prepared {
+    web: Web,
+    kubernetes: Option<Kubernetes>,
+    _lock: Lock,
+    listener: net::TcpListener,
+    kernel: Kernel,
+}
+
+impl Prepared {
+    fn new(config: &Config) -> Result<Self> {
+        let web = Web::load(config.web_config.as_deref())?;
+        let kubernetes = config.kubernetes.as_ref().map(Kubernetes::new).transpose()?;
+        let lock = Lock::take(&config.run_dir)?;
+        let listener = bind(config.listen)?;
+        Ok(Self { web, kubernetes, _lock: lock, listener, kernel: Kernel::start(&Options::from(config))? })
+    }
+}
+
+async fn daemon(config: Config, flags: (LogArgs, RunArgs), prepared: Prepared) -> Result<()> {
     let mut stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-    let web = Arc::new(Web::load(config.web_config.as_deref())?);
-    let kubernetes = config.kubernetes.as_ref().map(Kubernetes::new).transpose()?;
-    let _lock = Lock::take(&config.run_dir)?;
-    let listener = bind(config.listen).await?;
+    let Prepared { web, kubernetes, _lock, listener, mut kernel } = prepared;
+    let web = Arc::new(web);
+    let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let socket = Socket::bind(&config.run_dir)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let mut kernel = Kernel::start(&Options::from(&config))?;
     for attached in &kernel.hooks {
         let hook = attached.hook;
         if attached.error.is_some() {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -69,9 +69,13 @@ pub enum BindError {
     Other(SocketAddr, io::Error),
 }
 
-/// Listens on the address (port 0: any free port).
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+/// Listens on the address (port 0: any free port), ready for a runtime that is yet to come.
+pub fn bind(address: SocketAddr) -> Result<net::TcpListener, BindError> {
+    let bound = net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         io::ErrorKind::PermissionDenied => BindError::Permission(address),
         io::ErrorKind::AddrNotAvailable => BindError::NotAvailable(address),

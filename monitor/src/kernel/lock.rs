@@ -28,6 +28,15 @@ pub enum LockError {
     },
 }
 
+/// The number of the process that took the lock in `run_dir` last; it may have ended since.
+pub fn last_holder(run_dir: &Path) -> Option<i32> {
+    fs::read_to_string(path(run_dir)).ok()?.trim().parse().ok()
+}
+
+fn path(run_dir: &Path) -> PathBuf {
+    run_dir.join("finwatch.lock")
+}
+
 /// Holds the lock until dropped, or until the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
@@ -40,7 +49,7 @@ impl Lock {
     /// # Errors
     /// When another agent holds it, or the file cannot be made.
     pub fn take(run_dir: &Path) -> Result<Self, LockError> {
-        let path = run_dir.join("finwatch.lock");
+        let path = path(run_dir);
         let unwritable = |error| LockError::Unwritable { path: path.clone(), error };
         fs::create_dir_all(run_dir).map_err(unwritable)?;
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
@@ -76,6 +85,7 @@ mod tests {
         let first = Lock::take(&dir).expect("nobody holds it");
         let told = Lock::take(&dir).expect_err("held").to_string();
         assert!(told.contains(&format!("pid {}", std::process::id())), "{told}");
+        assert_eq!(last_holder(&dir), i32::try_from(std::process::id()).ok());
         drop(first);
         drop(Lock::take(&dir).expect("free again"));
         fs::remove_dir_all(&dir).expect("ours");

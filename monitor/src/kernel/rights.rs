@@ -1,6 +1,7 @@
-//! What the process must be allowed to do, and the remedy where it is not.
+//! What the process must be allowed to do, the remedy where it is not, and what it gives up once everything is attached.
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use procfs::sys::kernel::Version;
 
 /// The capabilities that loading and attaching need, and what for. Programs that only trace need no CAP_NET_ADMIN:
 /// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/syscall.c#L2010-L2051>
@@ -12,6 +13,46 @@ pub const FOR_NAMESPACES: [(Capability, &str); 2] = [
     (Capability::CAP_SYS_ADMIN, "to enter other network namespaces"),
     (Capability::CAP_SYS_PTRACE, "to find them, and who holds connections that are older than the agent"),
 ];
+
+/// The first version on which a map that is open can be used without CAP_BPF whatever `kernel.unprivileged_bpf_disabled`
+/// says; where that is set, those before refuse every call of bpf:
+/// <https://github.com/torvalds/linux/commit/c8644cd0efe719608ddcb341bcf087d4bc0bf6b8>
+const MAPS_ARE_FREE: Version = Version { major: 6, minor: 0, patch: 0 };
+
+/// What is still needed when everything is attached, and what for.
+pub fn lasting(own_netns_only: bool, kernel: Option<Version>) -> Vec<(Capability, &'static str)> {
+    let for_maps = kernel.is_none_or(|version| version < MAPS_ARE_FREE);
+    let maps = for_maps.then_some((Capability::CAP_BPF, "to use the tables, on kernels before 6.0"));
+    let wanted = |capability| capability != Capability::CAP_SYS_ADMIN || !own_netns_only;
+    maps.into_iter().chain(FOR_NAMESPACES.into_iter().filter(|(capability, _)| wanted(*capability))).collect()
+}
+
+/// Gives up for good what is not [`lasting`], for the calling thread and those that it starts.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn give_up(own_netns_only: bool) -> Result<(), CapsError> {
+    let lasting = lasting(own_netns_only, Version::current().ok());
+    let lasting: CapsHashSet = lasting.into_iter().map(|(capability, _)| capability).collect();
+    let held = caps::read(None, CapSet::Permitted)?;
+    // Root's programs get what the bounding set has; whoever is not allowed to narrow it has no use for it either.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(&lasting) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    let kept: CapsHashSet = held.intersection(&lasting).copied().collect();
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
+}
+
+/// What a process may do, this one where no number is given; `None` where that cannot be read.
+pub fn held_by(pid: Option<i32>) -> Option<Vec<Capability>> {
+    let mut held: Vec<Capability> = caps::read(pid, CapSet::Permitted).ok()?.into_iter().collect();
+    held.sort_by_key(Capability::index);
+    Some(held)
+}
 
 /// Which of [`NEEDED`] the process lacks. CAP_SYS_ADMIN stands for both.
 pub fn missing() -> Vec<Capability> {
@@ -47,6 +88,19 @@ pub fn remedy(missing: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lasts_depends_on_namespaces_and_kernel() {
+        let names = |own_netns_only, kernel| -> Vec<Capability> {
+            lasting(own_netns_only, kernel).into_iter().map(|(capability, _)| capability).collect()
+        };
+        let new = Some(Version::new(6, 0, 0));
+        assert_eq!(names(true, new), [Capability::CAP_SYS_PTRACE]);
+        assert_eq!(names(false, new), [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE]);
+        for old in [Some(Version::new(5, 10, 250)), None] {
+            assert_eq!(names(true, old), [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE]);
+        }
+    }
 
     #[test]
     fn the_remedy_names_what_is_missing_and_all_that_is_needed() {

@@ -34,7 +34,8 @@ struct Server {
 
 impl Server {
     async fn starting() -> Self {
-        let listener = server::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let listener = TcpListener::from_std(listener).expect("within a runtime");
         let address = listener.local_addr().expect("an address");
         let app = Arc::new(App::starting("hooks are being attached"));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -270,7 +271,7 @@ async fn a_response_under_way_is_finished_at_shutdown() {
 async fn a_port_in_use_is_told_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port").into_std().expect("a listener");
     let address = taken.local_addr().expect("an address");
-    let error = server::bind(address).await.expect_err("a port in use").to_string();
+    let error = server::bind(address).expect_err("a port in use").to_string();
     let port = address.port();
     assert_eq!(
         error,
@@ -284,6 +285,6 @@ async fn a_port_in_use_is_told_with_the_remedy() {
 #[tokio::test]
 async fn an_address_of_another_host_is_told_with_the_remedy() {
     let error =
-        server::bind("192.0.2.1:9778".parse().expect("an address")).await.expect_err("not ours").to_string();
+        server::bind("192.0.2.1:9778".parse().expect("an address")).expect_err("not ours").to_string();
     assert!(error.contains("this host does not have that address"), "{error}");
 }

@@ -99,7 +99,8 @@ impl Drop for Server {
 impl Server {
     pub(crate) async fn start(config: &Path) -> Self {
         let web = Arc::new(Web::load(Some(config)).expect("a valid web config"));
-        let listener = server::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("within a runtime");
         let address = listener.local_addr().expect("an address");
         let app = Arc::new(App::starting("never"));
         app.ready(exporter(busy_pairs(3)));

@@ -3,6 +3,7 @@
 mod adoption;
 mod adoption_nginx;
 mod busy;
+mod confined;
 mod docs;
 mod filters;
 mod harness;

@@ -85,6 +85,11 @@ impl Daemon {
         self.running.id()
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Where its metrics are.
     pub(crate) fn metrics_url(&self) -> String {
         format!("http://{}/metrics", self.address)

@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
+mod cargo_deb;
+pub(crate) mod grafana;
 pub(crate) mod python;
 mod toolchain;
 
@@ -36,8 +38,12 @@ pub(crate) enum Purpose {
     Build,
     /// The demo with nginx and Node.js
     Demo,
-    /// Every test
+    /// Every test but the long ones
     Test,
+    /// Every test, the long ones too
+    FullTest,
+    /// The packages
+    Package,
     /// The measurements
     Bench,
 }
@@ -67,8 +73,22 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 struct Plan {
     packages: Vec<Package>,
     linker: Option<Linker>,
-    /// The Python servers, which come after the packages.
-    servers: bool,
+    /// The maker of Debian packages.
+    cargo_deb: bool,
+    /// Programs in Python, which come after the packages.
+    python: bool,
+    /// Grafana's types, which come after them as well.
+    types: bool,
+}
+
+impl Purpose {
+    fn tests(self) -> bool {
+        matches!(self, Self::Test | Self::FullTest)
+    }
+
+    fn packages(self) -> bool {
+        matches!(self, Self::Package | Self::FullTest)
+    }
 }
 
 impl Plan {
@@ -88,7 +108,7 @@ impl Plan {
                 packages.push(Package::new(package, why));
             }
         };
-        if purpose != Purpose::Build {
+        if !matches!(purpose, Purpose::Build | Purpose::Package) {
             program(
                 "nginx",
                 "nginx-light",
@@ -97,18 +117,20 @@ impl Plan {
             program("node", "nodejs", "the upstream of demo and tests");
             program("ip", "iproute2", "network namespaces for tests");
         }
-        if purpose == Purpose::Test {
+        if purpose.tests() {
             program("tmux", "tmux", "the terminal in which `finwatch top` is tested");
             program("groff", "groff-base", "reads the manual pages");
         }
-        if matches!(purpose, Purpose::Test | Purpose::Bench) {
+        if purpose.tests() || purpose == Purpose::Bench {
             program("wrk", "wrk", "load for the measurements");
         }
-        if purpose == Purpose::Test {
+        if purpose.tests() {
+            program("systemd-analyze", "systemd", "verifies the unit");
             program(
-                "promtool",
                 "prometheus",
-                "promtool, which tests the recording rules; its service is neither started nor enabled",
+                "prometheus",
+                "reads the daemon and evaluates dashboards and rules in a test, with promtool; its service is neither \
+                 started nor enabled",
             );
             program(
                 "haproxy",
@@ -118,23 +140,36 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
+            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
+        }
+        if purpose.packages() {
+            program("buildah", "buildah", "builds the container image without a daemon");
+            program("strip", "binutils", "takes debugging symbols out of the binary");
+        }
+        if purpose == Purpose::FullTest {
+            program("mmdebstrap", "mmdebstrap", "makes a Debian in which the package is installed");
+            program("systemd-nspawn", "systemd-container", "boots it");
+            program("lintian", "lintian", "judges the package");
+            program("docker-compose", "docker-compose", "judges the compose file; nothing is started");
         }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
         }
-        if purpose == Purpose::Test && !python::makes_environments() {
+        if purpose.tests() && !python::makes_environments() {
             packages.push(Package::new("python3-venv", "room for the Python servers of tests"));
         }
         if !packages.is_empty() && !apt::available() {
             bail!("{}", by_hand(&packages));
         }
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
-        let servers = purpose == Purpose::Test && !python::installed();
-        Ok(Self { packages, linker, servers })
+        let python = purpose.tests() && !python::installed();
+        let cargo_deb = purpose.packages() && !cargo_deb::installed();
+        let types = purpose.tests() && !grafana::installed();
+        Ok(Self { packages, linker, cargo_deb, python, types })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none() && !self.servers
+        self.packages.is_empty() && self.linker.is_none() && !self.cargo_deb && !self.python && !self.types
     }
 
     fn tell(&self) {
@@ -145,9 +180,21 @@ impl Plan {
         if let Some(linker) = &self.linker {
             println!("  {:<24} links eBPF programs ({})", "bpf-linker", linker.how());
         }
-        if self.servers {
+        if self.cargo_deb {
+            println!("  {:<24} makes the Debian package (cargo install)", "cargo-deb");
+        }
+        if self.python {
             let dir = python::environment();
             println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
+            println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
+        }
+        if self.types {
+            let dir = grafana::directory();
+            println!(
+                "  {:<24} what dashboards are checked against (npm, in {})",
+                "Grafana's types",
+                dir.display()
+            );
         }
     }
 
@@ -160,8 +207,14 @@ impl Plan {
             println!("{}", process::typed(&install));
             process::run("cargo install bpf-linker", &mut install, LINKER_LIMIT)?;
         }
-        if self.servers {
+        if self.cargo_deb {
+            cargo_deb::install()?;
+        }
+        if self.python {
             python::install()?;
+        }
+        if self.types {
+            grafana::install()?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The Python servers that tests put behind proxies, in an environment of their own under `target/`.
+//! The Python servers that tests put behind proxies, and what judges the Helm chart, in an environment of their own under
+//! `target/`.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -7,8 +8,13 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 /// Exact versions with their hashes.
-const REQUIREMENTS: &str = include_str!("requirements.txt");
-/// Downloading less than a MiB.
+const SERVERS: &str = include_str!("requirements.txt");
+/// Helm as a library, and Kubernetes' schemas; published for this architecture.
+#[cfg(target_arch = "x86_64")]
+const CHART: &str = include_str!("chart.txt");
+#[cfg(not(target_arch = "x86_64"))]
+const CHART: &str = "";
+/// Downloading 100 MiB.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Debian's: `python3-venv` belongs to it, and not to another one that PATH may name first.
 const PYTHON: &str = "/usr/bin/python3";
@@ -23,9 +29,18 @@ pub(crate) fn program(name: &str) -> PathBuf {
     environment().join("bin").join(name)
 }
 
-/// Whether the environment holds what [`REQUIREMENTS`] asks for.
+/// Whether the environment holds what is asked for.
 pub(super) fn installed() -> bool {
-    fs::read_to_string(marker()).is_ok_and(|installed| installed == REQUIREMENTS)
+    fs::read_to_string(marker()).is_ok_and(|installed| installed == requirements())
+}
+
+/// Whether Helm is among them.
+pub(crate) fn has_helm() -> bool {
+    !CHART.is_empty()
+}
+
+fn requirements() -> String {
+    [SERVERS, CHART].concat()
 }
 
 /// Whether Debian's Python can make environments.
@@ -39,7 +54,7 @@ pub(super) fn install() -> Result<()> {
     println!("python3 -m venv --clear {}", dir.display());
     process::run("python3 -m venv", host::command(PYTHON).args(["-m", "venv", "--clear"]).arg(&dir), LIMIT)?;
     let requirements = dir.join("wanted.txt");
-    fs::write(&requirements, REQUIREMENTS).context("writing what pip shall install")?;
+    fs::write(&requirements, self::requirements()).context("writing what pip shall install")?;
     let mut pip = host::command(program("python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
     process::run(

@@ -1,10 +1,14 @@
 //! `cargo xtask test`: every test, step by step, with a summary.
 
 mod cargo;
+mod chart;
 mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
+mod package;
+mod prometheus;
+mod schema;
 mod software;
 mod summary;
 
@@ -33,6 +37,9 @@ pub(crate) struct Args {
     /// A test that cannot run here is a failure; CI=true in the environment says the same
     #[arg(long)]
     ci: bool,
+    /// Also play what takes too long for every change: a release runs this
+    #[arg(long)]
+    full: bool,
     /// Only the steps and scenarios whose names hold this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: Only,
@@ -41,10 +48,10 @@ pub(crate) struct Args {
 /// `cargo xtask test`; its last line is the totals, also when it fails.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let ci = args.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    setup::ensure(Purpose::Test)?;
+    setup::ensure(if args.full { Purpose::FullTest } else { Purpose::Test })?;
     let before = Host::now();
     let only = &args.only;
-    let mut run = Run { summary: Summary::default(), ci, only: only.clone() };
+    let mut run = Run { summary: Summary::default(), ci, full: args.full, only: only.clone() };
 
     run.step("fmt", || one("cargo fmt", &["fmt", "--all", "--check"], MINUTE))?;
     run.step("clippy", || {
@@ -56,6 +63,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.step("dashboards against Grafana's types", schema::run)?;
+    run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
         cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
     })?;
@@ -67,13 +76,22 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
+    let full = run.full;
+    run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
         Ok(Tally::ONE_PASSED)
     })?;
+    if run.full {
+        run.played("package life cycle", &package::SCENARIOS, package::run)?;
+    }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 
+    if !run.full {
+        println!("\nthe long steps were left out: --full plays them, too");
+    }
     anyhow::ensure!(!run.summary.is_empty(), "no step and no scenario is named like \"{only}\"");
     let total = run.summary.print();
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -88,6 +106,8 @@ fn one(name: &str, args: &[&str], limit: Duration) -> Result<Tally> {
 struct Run {
     summary: Summary,
     ci: bool,
+    /// Whether the long steps are played, too.
+    full: bool,
     only: Only,
 }
 

@@ -2,10 +2,15 @@
 
 use std::{
     ffi::OsStr,
+    fs::File,
+    os::fd::AsFd as _,
+    path::PathBuf,
     process::{self, Command},
+    thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{host, process::typed};
 
@@ -22,6 +27,32 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
+    /// One on its own, for a guest.
+    pub(crate) fn for_guest() -> Result<Self> {
+        Self::new("guest")
+    }
+
+    /// Where it can be entered.
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/run/netns/{}", self.name).into()
+    }
+
+    /// Does something within, on a thread of its own.
+    pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.path();
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let namespace =
+                    File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), network)
+                    .context("entering a network namespace")?;
+                act()
+            });
+            thread.join().map_err(|_| anyhow!("what was done in namespace {} panicked", self.name))?
+        })
+    }
+
     /// One on its own with so many local ports.
     pub(crate) fn with_ports(ports: u16) -> Result<Self> {
         let namespace = Self::new("ports")?;

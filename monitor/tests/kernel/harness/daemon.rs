@@ -80,7 +80,8 @@ impl Daemon {
         Self::isolated_with(arguments, refuse_iterators)
     }
 
-    fn isolated_with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    /// The same with its command changed.
+    pub(crate) fn isolated_with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let address = free_address();
         let port = address.port().to_string();
         let mut all = vec!["--netns", "host"];
@@ -92,7 +93,12 @@ impl Daemon {
         Self::start_at(address, &all, prepare)
     }
 
-    fn start_at(address: SocketAddr, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    /// Starts it at this address, with its command changed, and waits until it is ready.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let daemon = Self::starting(address, arguments, prepare);
         daemon.wait_ready();
         daemon

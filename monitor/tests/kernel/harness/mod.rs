@@ -1,5 +1,6 @@
 //! What the tests stand on: the daemon, its metrics, namespaces, a crafted peer, the kernel's own account of transitions.
 
+pub(crate) mod confined;
 pub(crate) mod daemon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod detach;

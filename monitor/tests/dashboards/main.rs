@@ -1,33 +1,65 @@
-//! The dashboards ask only for what docs/metrics.md promises, in PromQL that parses.
+//! The dashboards: the code that makes them (`UPDATE_DOCS=1 cargo test -p finwatch --test dashboards` writes the files),
+//! and what they are held to: they ask only for what docs/metrics.md promises, in PromQL that parses.
 
-#[path = "support/document.rs"]
+#[path = "../support/document.rs"]
 mod document;
+#[path = "../support/promql.rs"]
+mod promql;
+
+mod agent;
+mod frame;
+mod overview;
+mod pair;
+mod panel;
+mod query;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    env, fs,
     path::Path,
 };
 
-use promql_parser::{
-    label::MatchOp,
-    parser::{self, BinaryExpr, Expr, LabelModifier, VectorSelector},
-    util::{ExprVisitor, walk_expr},
-};
 use serde_json::Value;
 
-use document::{Told, document, exposed, processes, quoted, section};
+use document::exposed;
+use promql::Metrics;
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards");
-/// What Prometheus adds to every series.
-const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// What Grafana puts in itself, with a value it might have; `$name` of the dashboard's variables becomes `.*`.
 const BUILT_IN: [(&str, &str); 2] = [("$__rate_interval", "5m"), ("$__range", "6h")];
 /// The newest schema of the dashboards that are no Kubernetes resources.
 const SCHEMA_VERSION: u64 = 42;
+
+#[test]
+fn the_files_are_what_the_code_makes() {
+    let mut made = BTreeMap::new();
+    for dashboard in [overview::overview(), pair::pair(), agent::agent()] {
+        made.insert(format!("finwatch-{}.json", dashboard.name), dashboard.text());
+    }
+    if env::var_os("UPDATE_DOCS").is_some() {
+        for (file, text) in &made {
+            fs::write(Path::new(DIRECTORY).join(file), text).expect("dashboards/ can be written");
+        }
+    }
+    let files: BTreeMap<String, String> = dashboards()
+        .into_iter()
+        .map(|(file, _)| {
+            let text = fs::read_to_string(Path::new(DIRECTORY).join(&file)).expect("UTF-8");
+            (file, text)
+        })
+        .collect();
+    assert!(files.keys().eq(made.keys()), "dashboards/ has {:?}", files.keys());
+    for (file, text) in &made {
+        assert!(
+            files[file] == *text,
+            "{file} is not current: UPDATE_DOCS=1 cargo test -p finwatch --test dashboards"
+        );
+    }
+}
+
 #[test]
 fn every_dashboard_asks_for_documented_metrics_only() {
-    let metrics = Metrics::documented();
+    let metrics = Metrics::documented(&[]).expect("no rules");
     for (file, dashboard) in dashboards() {
         for query in queries(&dashboard) {
             let text = substituted(&dashboard, &query);
@@ -52,11 +84,18 @@ fn every_dashboard_can_be_imported() {
         for text in ["title", "description"] {
             assert!(dashboard[text].as_str().is_some_and(|text| !text.is_empty()), "{file}: no {text}");
         }
-        let mut ids = BTreeSet::new();
+        for trap in ["__inputs", "__requires", "__elements"] {
+            assert!(dashboard.get(trap).is_none(), "{file}: {trap} cannot be provisioned from a file");
+        }
+        let (mut ids, mut titles) = (BTreeSet::new(), BTreeSet::new());
         for panel in panels(&dashboard) {
             let title = panel["title"].as_str().expect("a title");
             assert!(panel["id"].as_u64().is_some_and(|id| ids.insert(id)), "{file}: {title}: id not its own");
+            assert!(titles.insert(title), "{file}: {title} twice");
             if panel["type"] != "row" {
+                let targets = panel["targets"].as_array().expect("queries");
+                let asked: BTreeSet<_> = targets.iter().map(|target| target["expr"].as_str()).collect();
+                assert!(!asked.is_empty() && asked.len() == targets.len(), "{file}: {title} asks twice");
                 assert!(panel["description"].as_str().is_some_and(|text| text.len() > 20), "{file}: {title}");
                 assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{file}: {title}: no unit");
                 assert_eq!(panel["datasource"]["uid"], "${datasource}", "{file}: {title}");
@@ -82,28 +121,59 @@ fn panels_do_not_overlap() {
 }
 
 #[test]
-fn every_family_of_pairs_is_shown() {
+fn every_family_is_shown() {
     let all: String = dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
-    for name in
-        exposed().into_iter().filter(|(_, told)| told.labels.contains_key("side")).map(|(name, _)| name)
-    {
+    for name in exposed().into_keys() {
         assert!(all.contains(&name), "no panel shows {name}");
+    }
+}
+
+#[test]
+fn dashboards_lead_to_each_other_with_what_was_chosen() {
+    let dashboards = dashboards();
+    let uids: BTreeSet<&str> =
+        dashboards.iter().filter_map(|(_, dashboard)| dashboard["uid"].as_str()).collect();
+    for (file, dashboard) in &dashboards {
+        let links = dashboard["links"].as_array().expect("links");
+        assert!(
+            links.iter().any(|link| link["tags"][0] == "finwatch" && link["includeVars"] == true),
+            "{file}"
+        );
+        assert_eq!(dashboard["tags"][0], "finwatch", "{file}");
+        let annotations = dashboard["annotations"]["list"].as_array().expect("annotations");
+        let alerts = |one: &Value| one["expr"].as_str().is_some_and(|expr| expr.starts_with("ALERTS{"));
+        assert!(annotations.iter().any(alerts), "{file}: no annotations from alerts");
+        let names: Vec<&str> =
+            variables(dashboard).filter_map(|variable| variable["name"].as_str()).collect();
+        assert_eq!(names[..2], ["datasource", "instance"], "{file}");
+        if dashboard["uid"] != "finwatch-agent" {
+            assert_eq!(names[2..], ["side", "proxy", "upstream", "workload"], "{file}");
+        }
+        let mut urls = Vec::new();
+        collect(dashboard, "url", &mut urls);
+        for url in urls.iter().filter_map(|url| url.strip_prefix("/d/")) {
+            assert!(uids.contains(url.split('/').next().expect("a uid")), "{file}: {url}");
+            for name in url.split("&var-").skip(1).filter_map(|rest| rest.split('=').next()) {
+                assert!(names.contains(&name), "{file}: {url} sets {name}");
+            }
+        }
     }
 }
 
 /// The test must be able to fail: each of these has one fault.
 #[test]
 fn faults_are_found() {
-    let metrics = Metrics::documented();
+    let metrics = Metrics::documented(&[]).expect("no rules");
     let faulty = [
         ("finwatch_pears", "no metric"),
         ("finwatch_socket", "no metric"),
-        ("up", "no metric"),
+        ("down", "no metric"),
         ("finwatch_pairs{", "does not parse"),
         ("rate(finwatch_peer_close_idle_seconds[5m])", "no metric"),
         ("finwatch_pairs_bucket", "no metric"),
         (r#"finwatch_pairs{upstream="10.0.0.1:80"}"#, "no label"),
         (r#"finwatch_connections_closed_total{by="nobody"}"#, "no value"),
+        (r#"finwatch_connections_closed_total{by=~"peer|nobody"}"#, "no value"),
         ("sum by (reason) (finwatch_connections_closed_total)", "no label"),
         ("finwatch_pairs / on (side) finwatch_pairs_limit", "no label"),
         ("finwatch_pairs / on (instance) group_left (side) finwatch_pairs_limit", "no label"),
@@ -120,121 +190,6 @@ fn faults_are_found() {
     assert_eq!(metrics.check(good), Ok(()));
 }
 
-/// Every series a query may name, with its labels and their values.
-struct Metrics(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
-
-impl Metrics {
-    fn documented() -> Self {
-        let text = document();
-        let mut series = BTreeMap::new();
-        for (name, Told { kind, labels }) in exposed() {
-            if kind == "histogram" {
-                let mut with_le = labels.clone();
-                with_le.insert("le".to_owned(), BTreeSet::new());
-                series.insert(format!("{name}_bucket"), with_le);
-                series.insert(format!("{name}_sum"), labels.clone());
-                series.insert(format!("{name}_count"), labels);
-            } else {
-                series.insert(name, labels);
-            }
-        }
-        series.extend(processes(&text).into_iter().map(|name| (name.to_owned(), BTreeMap::new())));
-        // `side` tells its values in a section of its own, not in a table.
-        let sides: BTreeSet<String> = quoted(section(&text, "## Labels of every pair family"))
-            .filter(|word| ["proxy", "upstream", "none"].contains(word))
-            .map(str::to_owned)
-            .collect();
-        for values in series.values_mut().filter_map(|labels| labels.get_mut("side")) {
-            values.clone_from(&sides);
-        }
-        Self(series)
-    }
-
-    /// What is wrong with a query, if anything.
-    fn check(&self, query: &str) -> Result<(), String> {
-        let expr = parser::parse(query).map_err(|error| format!("does not parse: {error}"))?;
-        self.labels_of(&expr).map(|_| ())
-    }
-
-    /// Checks an expression; returns the labels that its parts may have.
-    fn labels_of(&self, expr: &Expr) -> Result<BTreeSet<String>, String> {
-        let mut visitor = Visitor { metrics: self, labels: BTreeSet::new() };
-        walk_expr(&mut visitor, expr)?;
-        Ok(visitor.labels)
-    }
-
-    fn selector(&self, selector: &VectorSelector) -> Result<BTreeSet<String>, String> {
-        let alternatives: Vec<&str> = if let Some(name) = &selector.name {
-            vec![name]
-        } else {
-            let by_name = selector.matchers.matchers.iter().find(|matcher| matcher.name == "__name__");
-            by_name.ok_or("no name")?.value.split('|').collect()
-        };
-        let mut labels: BTreeSet<String> = TARGET_LABELS.map(str::to_owned).into();
-        for name in alternatives {
-            let known = self.0.get(name).ok_or_else(|| format!("no metric {name} in docs/metrics.md"))?;
-            for matcher in selector.matchers.matchers.iter().filter(|matcher| matcher.name != "__name__") {
-                if TARGET_LABELS.contains(&matcher.name.as_str()) {
-                    continue;
-                }
-                let values =
-                    known.get(&matcher.name).ok_or_else(|| format!("no label {} of {name}", matcher.name))?;
-                let exact = matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual);
-                if exact && !values.is_empty() && !values.contains(&matcher.value) {
-                    return Err(format!("no value {} of {name}'s {}", matcher.value, matcher.name));
-                }
-            }
-            labels.extend(known.keys().cloned());
-        }
-        Ok(labels)
-    }
-}
-
-struct Visitor<'a> {
-    metrics: &'a Metrics,
-    labels: BTreeSet<String>,
-}
-
-fn expect(available: &BTreeSet<String>, wanted: &[String]) -> Result<(), String> {
-    match wanted.iter().find(|label| !available.contains(*label)) {
-        Some(label) => Err(format!("no label {label} of what it is asked of")),
-        None => Ok(()),
-    }
-}
-
-impl ExprVisitor for Visitor<'_> {
-    type Error = String;
-
-    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
-        match expr {
-            Expr::VectorSelector(selector) => self.labels.extend(self.metrics.selector(selector)?),
-            Expr::MatrixSelector(matrix) => self.labels.extend(self.metrics.selector(&matrix.vs)?),
-            Expr::Aggregate(aggregate) => {
-                let available = self.metrics.labels_of(&aggregate.expr)?;
-                if let Some(LabelModifier::Include(by) | LabelModifier::Exclude(by)) = &aggregate.modifier {
-                    expect(&available, &by.labels)?;
-                }
-                // The walk leaves the parameter out.
-                if let Some(parameter) = &aggregate.param {
-                    self.metrics.labels_of(parameter)?;
-                }
-            }
-            Expr::Binary(BinaryExpr { lhs, rhs, modifier: Some(modifier), .. }) => {
-                let (left, right) = (self.metrics.labels_of(lhs)?, self.metrics.labels_of(rhs)?);
-                if let Some(LabelModifier::Include(on) | LabelModifier::Exclude(on)) = &modifier.matching {
-                    expect(&left, &on.labels)?;
-                    expect(&right, &on.labels)?;
-                }
-                if let Some(taken) = modifier.card.labels() {
-                    expect(&right, &taken.labels)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(true)
-    }
-}
-
 /// Every dashboard, with its file's name.
 fn dashboards() -> Vec<(String, Value)> {
     let files =
@@ -245,7 +200,8 @@ fn dashboards() -> Vec<(String, Value)> {
             let text = fs::read_to_string(&path).expect("UTF-8");
             let dashboard =
                 serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            (path.display().to_string(), dashboard)
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, dashboard)
         })
         .collect();
     assert!(!dashboards.is_empty());
@@ -262,7 +218,7 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
 /// Every query: of panels, annotations and variables.
 fn queries(dashboard: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    collect(dashboard, &mut found);
+    collect(dashboard, "expr", &mut found);
     assert!(!found.is_empty());
     for variable in variables(dashboard).filter(|variable| variable["type"] == "query") {
         let query = variable["query"]["query"].as_str().expect("a query");
@@ -275,14 +231,14 @@ fn queries(dashboard: &Value) -> Vec<String> {
     found
 }
 
-/// Whatever is called `expr`, at any depth: none can hide.
-fn collect(value: &Value, found: &mut Vec<String>) {
+/// Whatever is called so, at any depth: none can hide.
+fn collect(value: &Value, name: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
-            found.extend(fields.get("expr").map(|expr| expr.as_str().expect("text").to_owned()));
-            fields.values().for_each(|field| collect(field, found));
+            found.extend(fields.get(name).map(|text| text.as_str().expect("text").to_owned()));
+            fields.values().for_each(|field| collect(field, name, found));
         }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, name, found)),
         _ => {}
     }
 }
@@ -298,7 +254,9 @@ fn substituted(dashboard: &Value, query: &str) -> String {
         text = text.replace(name, value);
     }
     for name in variables(dashboard).filter_map(|variable| variable["name"].as_str()) {
-        text = text.replace(&format!("${{{name}}}"), ".*").replace(&format!("\"${name}\""), "\".*\"");
+        for (from, to) in [("${name}", ".*"), ("\"$name\"", "\".*\""), ("\"$name|\"", "\".*|\"")] {
+            text = text.replace(&from.replace("name", name), to);
+        }
     }
     assert!(!text.contains('$'), "an unknown variable in {query}");
     text
