@@ -5,7 +5,7 @@
 //! process's own `/proc/<pid>/cgroup` is asked. All of it happens in [`Workloads::refresh`], never during a scrape.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fs,
     os::unix::fs::{DirEntryExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -15,10 +15,7 @@ use std::{
 
 use finwatch_ebpf::wire::{KEY_FOLDED, PairKey, SIDE_PROXY};
 
-use crate::model::{
-    source::{PairSource, WorkloadSource},
-    workload::workload,
-};
+use crate::model::{source::PairSource, workload::workload};
 
 /// Directories one refresh looks into at most; a host with 300 pods has about 1,500.
 const MAX_DIRECTORIES: usize = 20_000;
@@ -97,6 +94,16 @@ impl Workloads {
         }
     }
 
+    /// Every workload there is, by its id.
+    pub fn known(&self) -> BTreeSet<Arc<str>> {
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+        let known = answers.values().filter_map(|answer| match answer {
+            Answer::Known(workload) => Some(workload.clone()),
+            Answer::UnknownSince(_) => None,
+        });
+        known.collect()
+    }
+
     /// Keeps the answers that are needed; returns the questions that are open, each with a process to ask.
     fn forget_all_but(&self, needed: &HashMap<Origin, u32>) -> Vec<(Origin, u32)> {
         let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
@@ -129,8 +136,9 @@ impl Default for Workloads {
     }
 }
 
-impl WorkloadSource for Workloads {
-    fn workload(&self, key: &PairKey, pid: u32) -> Arc<str> {
+impl Workloads {
+    /// The systemd unit, container or pod of a pair's local process; empty when unknown.
+    pub fn workload(&self, key: &PairKey, pid: u32) -> Arc<str> {
         let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
         match self.origin(key, pid).and_then(|origin| answers.get(&origin)) {
             Some(Answer::Known(workload)) => Arc::clone(workload),

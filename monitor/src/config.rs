@@ -1,13 +1,12 @@
 //! From flags and file to the one configuration that reaches the program.
 
+pub mod names;
 pub mod value;
 
 use std::{
     collections::HashSet,
     fmt::Display,
-    fs,
     hash::Hash,
-    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -18,7 +17,9 @@ use ipnet::IpNet;
 use crate::recorder::file::FileOptions;
 use crate::{
     cli::args::{LogArgs, LogFormat, LogLevel, Netns, Options, Requests},
-    model::labels::ProcessFilter,
+    containers::KubernetesOptions,
+    files::{self, FileError},
+    model::{labels::ProcessFilter, names::Names},
 };
 use value::{EndpointRule, Given};
 
@@ -33,6 +34,7 @@ const DEFAULT_INCIDENTS: u32 = 1024;
 const DEFAULT_INCIDENTS_PER_SECOND: u32 = 10;
 const DEFAULT_INCIDENT_FILE_SIZE: u64 = 16 << 20;
 const DEFAULT_INCIDENT_FILE_COUNT: u32 = 4;
+const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
 const DEFAULT_RUN_DIR: &str = "/run/finwatch";
 /// Private, loopback, link-local and unique local. Not 100.64.0.0/10: it is shared with an access provider's
 /// customers; whoever numbers pods or a VPN from it names it.
@@ -46,16 +48,16 @@ const DEFAULT_PROXY_RANGES: [&str; 8] = [
     "fe80::/10",
     "fc00::/7",
 ];
-/// Largest configuration file in bytes.
-const MAX_FILE: u64 = 1 << 20;
 /// Entries a list may have; the kernel's tables have room for them.
 const MAX_LIST: usize = 1024;
 
 /// A complete and valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// What guards it.
+    pub web_config: Option<PathBuf>,
     /// Pairs there is room for.
     pub max_pairs: u32,
     /// A pair to which nothing happened for this long is dropped.
@@ -88,6 +90,12 @@ pub struct Config {
     pub goodbye_bytes: u32,
     /// Where the rules about requests do not apply.
     pub no_request_rules: Vec<EndpointRule>,
+    /// Names of addresses.
+    pub names: Names,
+    /// How a cluster's API server is asked for names, where it is.
+    pub kubernetes: Option<KubernetesOptions>,
+    /// Where a container engine may be asked for names.
+    pub docker_socket: PathBuf,
     /// How requests are followed.
     pub requests: Requests,
     /// Which network namespaces are watched.
@@ -104,13 +112,8 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {error}; name a readable file with --config FILE")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
+    #[error("{0}; name a readable file with --config FILE")]
+    Unreadable(#[from] FileError),
     /// The file is not what it should be.
     #[error("{path}, line {line}: {problem}; `finwatch run --help` lists every key with its values")]
     Invalid {
@@ -129,6 +132,24 @@ pub enum ConfigError {
         /// Its entries.
         len: usize,
     },
+    /// More names than are looked up quickly.
+    #[error("[{key}] has {len} entries, at most {limit} are possible; name networks in place of addresses")]
+    TooManyNames {
+        /// The table.
+        key: &'static str,
+        /// Its entries.
+        len: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// Two spellings of one address.
+    #[error("[{key}] names the address of {name:?} twice; leave one of the two out")]
+    NamedTwice {
+        /// The table.
+        key: &'static str,
+        /// The second name.
+        name: String,
+    },
     /// The same is included and excluded.
     #[error("{value} stands in both include-{what} and exclude-{what}; leave it in one of them")]
     Conflict {
@@ -143,7 +164,8 @@ impl Config {
     /// What the flags say, else the file, else the default.
     pub fn load(log: LogArgs, flags: Options, file: Option<&Path>) -> Result<Self, ConfigError> {
         let file = file.map(read).transpose()?.unwrap_or_default();
-        let config = Self::merge(log, flags, file);
+        let names = file.names.clone().names()?;
+        let config = Self { names, ..Self::merge(log, flags, file) };
         config.check_lengths()?;
         conflict("port", &config.include_ports, &config.exclude_ports)?;
         conflict("net", &config.include_nets, &config.exclude_nets)?;
@@ -154,6 +176,7 @@ impl Config {
     fn merge(log: LogArgs, flags: Options, file: Options) -> Self {
         Self {
             listen: one(flags.listen, file.listen).unwrap_or(DEFAULT_LISTEN),
+            web_config: one(flags.web_config, file.web_config).map(|path| path.0),
             max_pairs: one(flags.max_pairs, file.max_pairs).map_or(DEFAULT_MAX_PAIRS, |n| n.0),
             pair_ttl: one(flags.pair_ttl, file.pair_ttl).unwrap_or(DEFAULT_PAIR_TTL),
             max_connections: one(flags.max_connections, file.max_connections)
@@ -187,6 +210,15 @@ impl Config {
                 .map_or(DEFAULT_GOODBYE_BYTES, |n| n.0),
             no_request_rules: list(flags.no_request_rules, file.no_request_rules, |rule| rule)
                 .unwrap_or_default(),
+            names: Names::default(),
+            kubernetes: flags.kubernetes.or(file.kubernetes).unwrap_or_default().then(|| KubernetesOptions {
+                api: flags.kubernetes_api.or(file.kubernetes_api),
+                token: one(flags.kubernetes_token, file.kubernetes_token).map(|path| path.0),
+                authority: one(flags.kubernetes_ca, file.kubernetes_ca).map(|path| path.0),
+                node: flags.node_name.or(file.node_name),
+            }),
+            docker_socket: one(flags.docker_socket, file.docker_socket)
+                .map_or_else(|| DEFAULT_DOCKER_SOCKET.into(), |path| path.0),
             requests: flags.requests.or(file.requests).unwrap_or_default(),
             netns: flags.netns.or(file.netns).unwrap_or_default(),
             run_dir: one(flags.run_dir, file.run_dir)
@@ -194,6 +226,11 @@ impl Config {
             log_level: log.log_level.or(file.log_level).unwrap_or_default(),
             log_format: log.log_format.or(file.log_format).unwrap_or_default(),
         }
+    }
+
+    /// Whether a daemon that began with `self` would have to begin anew to follow `other`: names it can take over.
+    pub fn needs_restart(&self, other: &Self) -> bool {
+        Self { names: Names::default(), ..self.clone() } != Self { names: Names::default(), ..other.clone() }
     }
 
     fn check_lengths(&self) -> Result<(), ConfigError> {
@@ -245,24 +282,12 @@ fn conflict<'a, T: Display + Eq + Hash + 'a>(
 }
 
 fn read(path: &Path) -> Result<Options, ConfigError> {
-    let text = contents(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+    let text = files::plain(path)?;
     parse(&text).map_err(|Problem { line, problem }| ConfigError::Invalid {
         path: path.to_owned(),
         line,
         problem,
     })
-}
-
-/// A regular file's text, if it is no larger than a configuration can sensibly be.
-fn contents(path: &Path) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is larger than 1 MiB"));
-    }
-    fs::read_to_string(path)
 }
 
 struct Problem {

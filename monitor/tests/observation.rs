@@ -26,7 +26,7 @@ fn observer(records: Vec<Record>) -> (Arc<Pairs>, Observer) {
     let pairs = Arc::new(Pairs(records.into_iter().map(Some).collect()));
     let sources = Sources {
         pairs: pairs.clone(),
-        workloads: Arc::new(Units),
+        names: Arc::new(Units),
         agent: Arc::new(Agent),
         levels: Some(Arc::new(levels(1))),
         filter: ProcessFilter::default(),

@@ -1,14 +1,14 @@
 //! Makes an observation: what happened since a while ago, and how things stand.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use finwatch_ebpf::wire::Histogram;
+use finwatch_ebpf::wire::{Histogram, KEY_FOLDED};
 
 use crate::{
     kernel::listeners::{Listener, Listeners, accepting},
@@ -16,13 +16,14 @@ use crate::{
         counts::{Counts, PerConnection, Samples},
         families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES, HistogramFamily},
         history::{History, Mark},
-        labels::{Group, ProcessFilter, Side, endpoint, groups},
+        labels::{Group, ProcessFilter, Side, endpoint, groups, upstream},
         levels::{NamespaceLevel, PairLevel, STATES, Snapshot, address, largest, listener_key},
+        names::Names,
         observation::{
             AcceptQueue, EarlierUse, KernelSettings, Namespace, Observation, Pair, PortUse, Requests, Watch,
             Window,
         },
-        source::{AgentSource, HistogramId, HookMode, LevelSource, PairSource, WorkloadSource},
+        source::{AgentSource, HistogramId, HookMode, LevelSource, NameSource, PairSource},
         sums::{PairSum, Sums},
     },
 };
@@ -36,8 +37,8 @@ const RATE_OVER: Duration = Duration::from_secs(20);
 pub struct Sources {
     /// The pairs' records.
     pub pairs: Arc<dyn PairSource>,
-    /// Their workloads.
-    pub workloads: Arc<dyn WorkloadSource>,
+    /// What they print.
+    pub names: Arc<dyn NameSource>,
     /// The agent itself.
     pub agent: Arc<dyn AgentSource>,
     /// How things stand; `None` where the kernel's tables cannot be read.
@@ -83,7 +84,7 @@ impl Observer {
 
     /// What happened in the last `asked`, as far as it is remembered, and how things stand. May block for seconds.
     pub fn observe(&self, asked: Duration) -> Observation {
-        let Sources { pairs, workloads, filter, .. } = &self.sources;
+        let Sources { pairs, names, filter, .. } = &self.sources;
         let snapshot = self.sources.levels.as_ref().and_then(|levels| levels.snapshot());
         let listeners = self.sources.listeners.all();
         let _steady = pairs.steady();
@@ -95,8 +96,9 @@ impl Observer {
             (since, history.middle(now, age), history.at_least(now, RATE_OVER))
         };
         let (since, middle) = (since.as_deref(), middle.as_deref());
-        let groups = groups(&**pairs, &**workloads, filter);
-        let here = accepted_here(&groups);
+        let groups = groups(&**pairs, &**names, filter);
+        let here = accepted_here(&groups, &**pairs);
+        let addresses = names.addresses();
         let seen: Vec<Pair> = groups
             .iter()
             .map(|group| self.pair(group, [since, middle], snapshot.as_deref(), &listeners, &here))
@@ -110,8 +112,8 @@ impl Observer {
                 watched_seconds: now.duration_since(self.begun).as_secs_f64(),
             },
             pairs: seen,
-            ports: ports(snapshot.as_deref(), rate_since.as_deref()),
-            queues: self.queues(namespaces, &listeners),
+            ports: ports(snapshot.as_deref(), rate_since.as_deref(), &addresses),
+            queues: self.queues(namespaces, &listeners, &addresses),
             namespaces: namespaces.iter().map(|level| namespace(level, since)).collect(),
             settings: settings(),
             watch: self.watch(),
@@ -120,11 +122,11 @@ impl Observer {
 
     /// What every pair has counted in all.
     pub fn sums(&self) -> Sums {
-        let Sources { pairs, workloads, filter, .. } = &self.sources;
+        let Sources { pairs, names, filter, .. } = &self.sources;
         let _steady = pairs.steady();
         let watched_seconds = self.begun.elapsed().as_secs_f64();
         let mut sums = Vec::new();
-        for group in groups(&**pairs, &**workloads, filter) {
+        for group in groups(&**pairs, &**names, filter) {
             sums.extend(group.slots.iter().map(|&slot| PairSum {
                 slot,
                 generation: pairs.generation(slot),
@@ -141,7 +143,7 @@ impl Observer {
         [since, middle]: [Option<&Mark>; 2],
         snapshot: Option<&Snapshot>,
         listeners: &[Listener],
-        here: &HashSet<String>,
+        here: &HashSet<SocketAddr>,
     ) -> Pair {
         let source = &*self.sources.pairs;
         let counts = growth(source, group, since);
@@ -165,11 +167,15 @@ impl Observer {
             group.slots.iter().map(|slot| source.pid(*slot)).filter(|pid| *pid > 0).collect();
         pids.sort_unstable();
         pids.dedup();
-        let upstream = &group.labels.upstream;
-        let local = group.labels.side == Side::Upstream || is_here(upstream, here);
-        let listener = if local { listener(listeners, upstream) } else { None };
+        let ends = ends(group, source);
+        let is_here = |end: &&SocketAddr| {
+            group.labels.side == Side::Upstream || end.ip().is_loopback() || here.contains(end)
+        };
+        let listener = ends.iter().filter(is_here).find_map(|end| accepting(listeners, None, *end).cloned());
+        let named = ends.iter().any(|end| end.to_string() != group.labels.upstream);
         Pair {
             labels: group.labels.clone(),
+            addresses: if named { ends.into_iter().collect() } else { Vec::new() },
             pids,
             listener,
             counts,
@@ -187,14 +193,19 @@ impl Observer {
         }
     }
 
-    fn queues(&self, namespaces: &[NamespaceLevel], listeners: &[Listener]) -> Vec<AcceptQueue> {
+    fn queues(
+        &self,
+        namespaces: &[NamespaceLevel],
+        listeners: &[Listener],
+        names: &Names,
+    ) -> Vec<AcceptQueue> {
         let queue = |level: &NamespaceLevel, entry: &finwatch_ebpf::levels::ListenerEntry| {
-            let upstream = endpoint(address(entry.address), port(entry.port));
+            let end = (address(entry.address), port(entry.port));
             AcceptQueue {
                 netns: level.name.clone(),
-                workload: self.sources.workloads.workload(&listener_key(entry), 0).to_string(),
-                listener: listener(listeners, &upstream),
-                upstream,
+                workload: self.sources.names.workload(&listener_key(entry), 0).to_string(),
+                listener: accepting(listeners, None, (end.0.to_canonical(), end.1).into()).cloned(),
+                upstream: upstream(names, end.0, end.1),
                 length: entry.length.into(),
                 limit: entry.limit.into(),
             }
@@ -220,18 +231,17 @@ impl Observer {
 }
 
 /// The accepting ends that this host has accepted connections at.
-fn accepted_here(groups: &[Group]) -> HashSet<String> {
+fn accepted_here(groups: &[Group], source: &dyn PairSource) -> HashSet<SocketAddr> {
     let accepted = groups.iter().filter(|group| group.labels.side == Side::Upstream);
-    accepted.map(|group| group.labels.upstream.clone()).collect()
+    accepted.flat_map(|group| ends(group, source)).collect()
 }
 
-fn is_here(upstream: &str, accepted: &HashSet<String>) -> bool {
-    let loopback = upstream.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
-    loopback || accepted.contains(upstream)
-}
-
-fn listener(listeners: &[Listener], upstream: &str) -> Option<crate::model::observation::Process> {
-    accepting(listeners, None, upstream.parse().ok()?).cloned()
+/// A group's accepting ends: one, or those that share a name.
+fn ends(group: &Group, source: &dyn PairSource) -> BTreeSet<SocketAddr> {
+    let keys = group.slots.iter().filter_map(|slot| source.key(*slot));
+    keys.filter(|key| key.flags & KEY_FOLDED == 0)
+        .map(|key| (Ipv6Addr::from(key.upstream).to_canonical(), key.port).into())
+        .collect()
 }
 
 /// What a slot has counted in all.
@@ -280,7 +290,7 @@ fn sockets(level: &PairLevel) -> BTreeMap<String, u32> {
     states.filter(|(_, count)| *count > 0).collect()
 }
 
-fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>) -> Vec<PortUse> {
+fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>, names: &Names) -> Vec<PortUse> {
     let Some(snapshot) = snapshot else { return Vec::new() };
     let held = largest(&snapshot.namespaces, MAX_PORTS).into_iter();
     held.map(|(level, entry)| {
@@ -295,6 +305,7 @@ fn ports(snapshot: Option<&Snapshot>, before: Option<&Mark>) -> Vec<PortUse> {
             netns: level.name.clone(),
             src: address(entry.source).to_canonical().to_string(),
             upstream: endpoint(address(entry.destination), port(entry.port)),
+            name: names.upstream(address(entry.destination), port(entry.port)).map(ToOwned::to_owned),
             used: entry.used,
             limit: level.port_limit,
             earlier,

@@ -13,7 +13,10 @@ use super::{
     top::TopArgs,
     triage::TriageArgs,
 };
-use crate::config::value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName};
+use crate::config::{
+    names::NameTables,
+    value::{AbsolutePath, Bounded, EndpointRule, FileSize, Given, Port, ProcessName},
+};
 
 /// Tells why a proxy's upstream connections die.
 #[derive(Debug, Parser)]
@@ -47,7 +50,7 @@ pub enum Command {
 }
 
 /// Flags of `finwatch run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Read options from this TOML file. Its keys are the flags' names (max-pairs = 4096); what may be repeated is a
     /// list. Flags win over the file. Unknown keys are refused. [default: none]
@@ -91,6 +94,11 @@ pub struct Options {
     /// [default: 127.0.0.1:9778]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<Given<SocketAddr>>,
+
+    /// Serve HTTP with the TLS and the passwords of this file (YAML, as Prometheus' exporters have it). It and the files
+    /// it names are read again on SIGHUP. [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<Given<AbsolutePath>>,
 
     /// Watch the connections of every network namespace of this host, or only of the one finwatch runs in.
     /// [default: all]
@@ -208,6 +216,45 @@ pub struct Options {
     /// Keep the lock and the socket that other finwatch commands use in this directory. [default: /run/finwatch]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<Given<AbsolutePath>>,
+
+    /// Ask the cluster's API server for the names of this node's pods, and show namespace/pod/container as workload in
+    /// place of ids. In a pod, its service account is used; it must be allowed to list pods. [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Names"
+    )]
+    pub kubernetes: Option<bool>,
+
+    /// With --kubernetes: the API server, such as https://10.0.0.1:6443. [default: none, that of the pod's environment]
+    #[arg(long, value_name = "URL", help_heading = "Names")]
+    pub kubernetes_api: Option<String>,
+
+    /// With --kubernetes: the file with the bearer token; it is read for each request. [default: none, that of the pod's
+    /// service account]
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    pub kubernetes_token: Option<Given<AbsolutePath>>,
+
+    /// With --kubernetes: the file with the certificate of the authority that the server's is checked against.
+    /// [default: none, that of the pod's service account]
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    pub kubernetes_ca: Option<Given<AbsolutePath>>,
+
+    /// With --kubernetes: this node's name, as the cluster has it. [default: none, the environment's NODE_NAME]
+    #[arg(long, value_name = "NAME", help_heading = "Names")]
+    pub node_name: Option<String>,
+
+    /// Ask the container engine on this socket (Docker, Podman) for the names of containers, where there is one.
+    /// [default: /var/run/docker.sock]
+    #[arg(long, value_name = "SOCKET", help_heading = "Names")]
+    pub docker_socket: Option<Given<AbsolutePath>>,
+
+    /// Names of addresses, which only the file gives.
+    #[arg(skip)]
+    pub names: NameTables,
 
     /// The file's word on [`LogArgs::log_level`].
     #[arg(skip)]

@@ -12,7 +12,6 @@ use tokio::{task::JoinSet, time};
 use super::upkeep::Upkeep;
 use crate::{
     api::observer::{Observer, Sources},
-    cgroup::Workloads,
     config::Config,
     kernel::{
         agent::Agent,
@@ -21,6 +20,7 @@ use crate::{
         snapshots::Snapshots,
     },
     model::{observation::Observation, source::LevelSource, sums::Sums},
+    naming::Naming,
     recorder::{
         Recorder,
         intake::{Inflow, Intake},
@@ -46,7 +46,7 @@ impl Attached {
         let config_of_kernel = Options::from(config);
         // Loading, and taking in what is there, block.
         let kernel = tokio::task::spawn_blocking(move || Kernel::start(&config_of_kernel)).await??;
-        let agent = Agent::new(&kernel, config, recorder.clone());
+        let agent = Agent::new(&kernel, config, recorder.clone(), Arc::default());
         let Kernel { ebpf, tables, incidents, levels, expiry, .. } = kernel;
         let max_age = config.snapshot_age;
         let levels: Option<Arc<dyn LevelSource>> = match levels {
@@ -55,13 +55,13 @@ impl Attached {
             }
             None => None,
         };
-        let workloads = Arc::new(Workloads::new());
+        let names = Arc::new(Naming::new(config.names.clone(), Arc::default()));
         let listeners = Arc::new(Listeners::default());
-        let intake = Intake::new(recorder, workloads.clone(), listeners.clone(), None);
+        let intake = Intake::new(recorder, names.clone(), listeners.clone(), None);
         let incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
         let observer = Arc::new(Observer::new(Sources {
             pairs: tables.clone(),
-            workloads: workloads.clone(),
+            names: names.clone(),
             agent: agent.clone(),
             levels: levels.clone(),
             filter: config.processes.clone(),
@@ -71,9 +71,7 @@ impl Attached {
         tracing::debug!("everything is attached; watching");
         let ttl = config.pair_ttl;
         let mut upkeep = JoinSet::new();
-        upkeep.spawn(
-            Upkeep { tables, workloads, agent, expiry, ttl, levels, observer: observer.clone() }.run(),
-        );
+        upkeep.spawn(Upkeep { tables, names, agent, expiry, ttl, levels, observer: observer.clone() }.run());
         Ok(Self { observer, begun, incidents, ebpf, _upkeep: upkeep })
     }
 

@@ -2,7 +2,7 @@
 
 mod held;
 
-use std::{fmt, io::Write as _, process::ExitCode};
+use std::{fmt, io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use caps::Capability;
@@ -18,6 +18,7 @@ use crate::{
         rights,
     },
     model::source::HookMode,
+    web::Web,
 };
 
 const DEGRADED: u8 = 1;
@@ -112,6 +113,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
             if let Some(path) = &args.config {
                 findings.push(Finding::new("configuration", Status::Ok, path.display().to_string()));
             }
+            findings.extend(config.web_config.as_deref().map(web_config));
             findings.push(namespaces(config.netns));
             findings.push(processes());
             if btf {
@@ -121,6 +123,13 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn web_config(path: &Path) -> Finding {
+    match Web::load(Some(path)) {
+        Ok(web) => Finding::new("web config", Status::Ok, format!("{}: {}", path.display(), web.scheme())),
+        Err(error) => Finding::new("web config", Status::Failed, error.to_string()),
+    }
 }
 
 fn kernel() -> Finding {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod generate;
 pub mod incidents;
 pub mod logging;
+mod reload;
 pub mod run;
 pub mod top;
 pub mod triage;

@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::{
     args::{LogArgs, Netns, Requests, RunArgs},
     logging,
+    reload::Reloader,
     upkeep::Upkeep,
 };
 use crate::{
@@ -22,8 +23,8 @@ use crate::{
         routes::{self, Api},
         socket::Socket,
     },
-    cgroup::Workloads,
     config::Config,
+    containers::{Containers, Docker, Kubernetes, Resolver},
     export::{
         exposition::Exporter,
         http::{self, App},
@@ -40,11 +41,13 @@ use crate::{
         snapshots::Snapshots,
     },
     model::source::LevelSource,
+    naming::Naming,
     recorder::{
         Recorder,
         file::IncidentFile,
         intake::{Inflow, Intake},
     },
+    web::{Guarded, Web, guarded},
 };
 
 /// Worker threads: the daemon waits most of the time, however many processors there are.
@@ -55,7 +58,7 @@ const THREADS: usize = 2;
 /// # Errors
 /// One sentence with the remedy; nothing stays attached.
 pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
-    let config = Config::load(log, args.options, args.config.as_deref())?;
+    let config = Config::load(log, args.options.clone(), args.config.as_deref())?;
     logging::start(config.log_level, config.log_format);
     let prepared = Prepared::new(&config)?;
     // Before there is a second thread: those to come hold no more than this one.
@@ -66,14 +69,16 @@ pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the daemon's threads")?;
-    let result = runtime.block_on(daemon(config, prepared));
+    let result = runtime.block_on(daemon(config, (log, args), prepared));
     // A scrape that still waits for its client must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-/// What takes capabilities.
+/// What takes capabilities, or may be refused.
 struct Prepared {
+    web: Web,
+    kubernetes: Option<Kubernetes>,
     _lock: Lock,
     listener: net::TcpListener,
     kernel: Kernel,
@@ -81,15 +86,19 @@ struct Prepared {
 
 impl Prepared {
     fn new(config: &Config) -> Result<Self> {
+        let web = Web::load(config.web_config.as_deref())?;
+        let kubernetes = config.kubernetes.as_ref().map(Kubernetes::new).transpose()?;
         let lock = Lock::take(&config.run_dir)?;
         let listener = bind(config.listen)?;
-        Ok(Self { _lock: lock, listener, kernel: Kernel::start(&Options::from(config))? })
+        Ok(Self { web, kubernetes, _lock: lock, listener, kernel: Kernel::start(&Options::from(config))? })
     }
 }
 
-async fn daemon(config: Config, prepared: Prepared) -> Result<()> {
+async fn daemon(config: Config, flags: (LogArgs, RunArgs), prepared: Prepared) -> Result<()> {
     let mut stop = Stop::new()?;
-    let Prepared { _lock, listener, mut kernel } = prepared;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let Prepared { web, kubernetes, _lock, listener, mut kernel } = prepared;
+    let web = Arc::new(web);
     let listener = TcpListener::from_std(listener).context("cannot listen")?;
     let socket = Socket::bind(&config.run_dir)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
@@ -101,23 +110,33 @@ async fn daemon(config: Config, prepared: Prepared) -> Result<()> {
         tracing::debug!(hook = hook.name, mode = attached.mode.name(), "attached");
     }
     let recorder = Arc::new(Recorder::new(config.incidents));
-    let agent = Agent::new(&kernel, &config, recorder.clone());
-    let workloads = Arc::new(Workloads::new());
+    let containers = Arc::new(Containers::default());
+    let agent = Agent::new(&kernel, &config, recorder.clone(), containers.clone());
+    let names = Arc::new(Naming::new(config.names.clone(), containers.clone()));
     let file = config.incident_file.clone().map(IncidentFile::new);
     let listeners = Arc::new(Listeners::default());
-    let intake = Intake::new(recorder.clone(), workloads.clone(), listeners.clone(), file);
+    let intake = Intake::new(recorder.clone(), names.clone(), listeners.clone(), file);
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
     let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
     let mut incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
     let app = Arc::new(App::starting("connections that were there before are being taken in"));
     let api = Arc::new(Api::default());
-    let exporter = Exporter::new(tables.clone(), workloads.clone(), agent.clone(), config.processes.clone());
+    let reloader = Reloader {
+        flags,
+        config: config.clone(),
+        web: web.clone(),
+        names: names.clone(),
+        agent: agent.clone(),
+    };
+    let guard = web.clone();
+    let resolver = Resolver::new(containers, Docker::at(config.docker_socket.clone()), kubernetes);
+    let exporter = Exporter::new(tables.clone(), names.clone(), agent.clone(), config.processes.clone());
     let upkeep = async {
         let snapshots = adopt(levels, config.snapshot_age).await;
         let levels = snapshots.map(|snapshots| -> Arc<dyn LevelSource> { snapshots });
         let observer = Arc::new(Observer::new(Sources {
             pairs: tables.clone(),
-            workloads: workloads.clone(),
+            names: names.clone(),
             agent: agent.clone(),
             levels: levels.clone(),
             filter: config.processes.clone(),
@@ -128,16 +147,18 @@ async fn daemon(config: Config, prepared: Prepared) -> Result<()> {
             None => exporter,
         });
         api.ready(observer.clone(), recorder);
-        tracing::info!("ready: metrics at http://{address}/metrics");
+        tracing::info!("ready: metrics at {}://{address}/metrics", web.scheme());
         notify(&[sd_notify::NotifyState::Ready]);
-        Upkeep { tables, workloads, agent, expiry, ttl: config.pair_ttl, levels, observer }.run().await;
+        Upkeep { tables, names, agent, expiry, ttl: config.pair_ttl, levels, observer }.run().await;
     };
     let Socket { listener: asked, file: _file } = socket;
     tokio::select! {
-        () = serve(listener, http::router(app.clone()), stop.wait()) => {}
+        () = serve(Guarded::new(listener, guard.clone()), guarded(http::router(app.clone()), guard), stop.wait()) => {}
         () = serve(asked, routes::router(api.clone()), std::future::pending()) => {}
         result = incidents.watch() => result.context("cannot read the kernel's incidents")?,
         () = upkeep => {}
+        () = reloader.run(hangup) => {}
+        () = resolver.run() => {}
         () = diagnostics => {}
     }
     notify(&[sd_notify::NotifyState::Stopping]);

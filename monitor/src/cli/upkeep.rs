@@ -9,9 +9,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     api::observer::Observer,
-    cgroup::Workloads,
     kernel::{agent::Agent, expiry::Expiry, mapped::Tables},
     model::source::LevelSource,
+    naming::Naming,
 };
 
 /// How often pairs are looked after.
@@ -23,8 +23,8 @@ const UPKEEPS_PER_MARK: u32 = 10;
 pub struct Upkeep {
     /// The pairs' records.
     pub tables: Arc<Tables>,
-    /// Their workloads.
-    pub workloads: Arc<Workloads>,
+    /// What they print.
+    pub names: Arc<Naming>,
     /// Is told how many pairs were dropped.
     pub agent: Arc<Agent>,
     /// Drops pairs.
@@ -66,9 +66,9 @@ impl Upkeep {
     fn round(&mut self) {
         let latest = self.levels.as_ref().and_then(|levels| levels.latest());
         let listeners = latest.map(|latest| latest.listeners()).unwrap_or_default();
-        self.workloads.refresh(&*self.tables, &listeners);
+        self.names.refresh(&*self.tables, &listeners);
         let handed_over = |from, to| self.observer.handed_over(from, to);
-        let dropped = self.expiry.round(Instant::now(), self.ttl, &*self.workloads, &handed_over);
+        let dropped = self.expiry.round(Instant::now(), self.ttl, &*self.names, &handed_over);
         self.agent.expired(dropped);
     }
 }

@@ -55,7 +55,9 @@ fn the_defaults_are_those_the_help_tells() {
         let help = flag.get_help().expect("a help text").to_string();
         let (_, default) = help.split_once("[default: ").expect("a default");
         let default = default.trim_end_matches(']');
-        if ["none", "every port", "every network", "every process"].contains(&default) {
+        if default.starts_with("none, ")
+            || ["none", "every port", "every network", "every process"].contains(&default)
+        {
             continue;
         }
         for value in default.rsplit_once(": ").map_or(default, |(_, list)| list).split(", ") {
@@ -96,8 +98,23 @@ fn every_key_can_stand_in_the_file() {
             requests = "coarse"
             no-request-rules = [8443, "10.0.0.1:50051"]
             run-dir = "/tmp/finwatch"
+            web-config = "/etc/finwatch/web.yml"
+            kubernetes = true
+            kubernetes-api = "https://10.0.0.1:6443"
+            kubernetes-token = "/etc/finwatch/token"
+            kubernetes-ca = "/etc/finwatch/ca.crt"
+            node-name = "node-1"
+            docker-socket = "/run/podman/podman.sock"
             log-level = "debug"
             log-format = "json"
+
+            [names.upstreams]
+            "10.0.0.5:8080" = "checkout"
+            "10.0.1.0/24" = "search"
+            "[fd00::1]:8080" = "six"
+
+            [names.proxies]
+            "10.2.0.0/16" = "edge"
             "#,
         ),
     )
@@ -117,6 +134,49 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!(config.no_request_rules.len(), 2);
     assert!(config.processes.include.contains("nginx") && config.processes.exclude.contains("curl"));
     assert_eq!(config.proxy_ranges, vec!["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(config.web_config.as_deref(), Some(Path::new("/etc/finwatch/web.yml")));
+    let kubernetes = KubernetesOptions {
+        api: Some("https://10.0.0.1:6443".into()),
+        token: Some("/etc/finwatch/token".into()),
+        authority: Some("/etc/finwatch/ca.crt".into()),
+        node: Some("node-1".into()),
+    };
+    assert_eq!(config.kubernetes, Some(kubernetes));
+    assert_eq!(config.docker_socket, Path::new("/run/podman/podman.sock"));
+    let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address").to_ipv6_mapped();
+    assert_eq!(config.names.upstream(address("10.0.0.5"), 8080), Some("checkout"));
+    assert_eq!(config.names.upstream(address("10.0.1.9"), 1), Some("search"));
+    assert_eq!(config.names.upstream("fd00::1".parse().expect("an address"), 8080), Some("six"));
+    assert_eq!(config.names.proxy(address("10.2.3.4")), Some("edge"));
+}
+
+#[test]
+fn mistakes_in_names_are_told() {
+    for (file, about) in [
+        ("[names.upstreams]\n\"10.0.0.5:0\" = \"a\"", "line 2"),
+        ("[names.upstreams]\n\"web:80\" = \"a\"", "such as 10.0.0.5:8080, 10.0.0.5 or 10.0.0.0/24"),
+        ("[names.proxies]\n\"10.0.0.5:80\" = \"a\"", "a network or an address"),
+        ("[names.proxies]\n\"10.0.0.5\" = \"\"", "a name of 1 to 64 bytes"),
+        ("[names.proxies]\n\"10.0.0.5\" = \"a\\u0007\"", "without control characters"),
+        ("[names.proxies]\n\"10.0.0.5\" = \"external\"", "mean something else"),
+        ("[names.proxies]\n\"10.0.0.5\" = 5", "line 2"),
+        ("[names.proxy]\n\"10.0.0.5\" = \"a\"", "unknown key"),
+        (
+            "[names.proxies]\n\"10.0.0.5\" = \"a\"\n\"10.0.0.5/32\" = \"b\"",
+            "[names.proxies] names the address of \"b\" twice",
+        ),
+    ] {
+        let told = refused(file);
+        assert!(told.contains(about), "{file}: {told}");
+    }
+}
+
+#[test]
+fn only_names_need_no_restart() {
+    let config = |file| from(&[], Some(file)).expect("a valid file");
+    let (none, named) = (config(""), config("[names.proxies]\n\"10.0.0.5\" = \"a\""));
+    assert!(!none.needs_restart(&named) && none != named);
+    assert!(none.needs_restart(&config("max-pairs = 17")));
 }
 
 #[test]
@@ -207,9 +267,7 @@ fn a_file_that_is_not_there_is_told() {
     let missing = Path::new("/nonexistent/finwatch.toml");
     let message =
         Config::load(LogArgs::default(), Options::default(), Some(missing)).expect_err("no file").to_string();
-    assert!(
-        message.starts_with("cannot read the configuration file /nonexistent/finwatch.toml: No such file")
-    );
+    assert!(message.starts_with("cannot read /nonexistent/finwatch.toml: No such file"));
     assert!(message.ends_with("name a readable file with --config FILE"));
 }
 

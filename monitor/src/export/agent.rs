@@ -118,6 +118,14 @@ pub(super) fn write(out: &mut impl Write, totals: &Totals, agent: &AgentState) -
         })
     });
     write_family(out, "hook_attached", "1 for how much of the hook works here.", MetricType::GAUGE, modes)?;
+    let errors = agent.name_errors.iter().map(|(source, errors)| (vec![("source", *source)], *errors as f64));
+    write_family(
+        out,
+        "workload_name_errors_total",
+        "Requests for the names of pods or containers that failed; their ids are shown meanwhile.",
+        MetricType::COUNTER,
+        errors,
+    )?;
     let build = [(vec![("version", VERSION), ("revision", REVISION)], 1.0)];
     write_family(out, "build_info", "This build; the value is always 1.", MetricType::GAUGE, build)
 }

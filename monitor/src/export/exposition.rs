@@ -24,7 +24,7 @@ use crate::model::{
     },
     labels::{Group, Labels, ProcessFilter, Side, groups},
     levels::{PairLevel, Snapshot},
-    source::{AgentSource, AgentState, LevelSource, PairSource, WorkloadSource},
+    source::{AgentSource, AgentState, LevelSource, NameSource, PairSource},
 };
 
 /// Labels of every pair family.
@@ -36,7 +36,7 @@ const SCRAPE_BOUNDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 
 /// What `/metrics` shows, and how.
 pub struct Exporter {
     pairs: Arc<dyn PairSource>,
-    workloads: Arc<dyn WorkloadSource>,
+    names: Arc<dyn NameSource>,
     agent: Arc<dyn AgentSource>,
     levels: Option<Levels>,
     filter: ProcessFilter,
@@ -47,7 +47,7 @@ impl Exporter {
     /// An exporter over these sources.
     pub fn new(
         pairs: Arc<dyn PairSource>,
-        workloads: Arc<dyn WorkloadSource>,
+        names: Arc<dyn NameSource>,
         agent: Arc<dyn AgentSource>,
         filter: ProcessFilter,
     ) -> Self {
@@ -58,7 +58,7 @@ impl Exporter {
         .buckets(SCRAPE_BOUNDS.to_vec());
         let durations =
             prometheus::Histogram::with_opts(durations).expect("the name is valid and the bounds rise");
-        Self { pairs, workloads, agent, levels: None, filter, durations }
+        Self { pairs, names, agent, levels: None, filter, durations }
     }
 
     /// Shows levels too, with at most so many series of ephemeral ports.
@@ -97,7 +97,7 @@ impl Exporter {
     fn write_pairs(&self, out: &mut impl Write) -> io::Result<()> {
         let snapshot = self.levels.as_ref().and_then(Levels::snapshot);
         let _steady = self.pairs.steady();
-        let groups = groups(&*self.pairs, &*self.workloads, &self.filter);
+        let groups = groups(&*self.pairs, &*self.names, &self.filter);
         let mut series = Series::new(&*self.pairs, &groups);
         for family in &COUNTER_FAMILIES {
             series.write_counters(out, family)?;
@@ -107,7 +107,7 @@ impl Exporter {
         }
         let (Some(levels), Some(snapshot)) = (&self.levels, snapshot) else { return Ok(()) };
         series.write_levels(out, &snapshot)?;
-        levels.write_namespaces(out, &snapshot, &*self.workloads)
+        levels.write_namespaces(out, &snapshot, &*self.names)
     }
 }
 

@@ -9,9 +9,9 @@ use prometheus::proto::MetricType;
 
 use super::agent::write_family;
 use crate::model::{
-    labels::{Group, endpoint},
+    labels::{Group, endpoint, upstream},
     levels::{NamespaceLevel, PairLevel, STATES, Snapshot, address, largest, listener_key},
-    source::{LevelSource, WorkloadSource},
+    source::{LevelSource, NameSource},
 };
 
 /// A family of gauges with samples per pair.
@@ -112,9 +112,9 @@ impl Levels {
         &self,
         out: &mut impl Write,
         snapshot: &Snapshot,
-        workloads: &dyn WorkloadSource,
+        names: &dyn NameSource,
     ) -> io::Result<()> {
-        write_queues(out, snapshot, workloads)?;
+        write_queues(out, snapshot, names)?;
         self.write_ports(out, snapshot)?;
         write_limits(out, snapshot)?;
         let mut gauge =
@@ -175,14 +175,15 @@ struct QueueLabels<'a> {
     workload: Arc<str>,
 }
 
-fn write_queues(out: &mut impl Write, snapshot: &Snapshot, workloads: &dyn WorkloadSource) -> io::Result<()> {
+fn write_queues(out: &mut impl Write, snapshot: &Snapshot, names: &dyn NameSource) -> io::Result<()> {
+    let addresses = names.addresses();
     let mut queues: Vec<(QueueLabels<'_>, u64, u64)> = Vec::new();
     for namespace in &snapshot.namespaces {
         for entry in &*namespace.queues {
             let labels = QueueLabels {
                 netns: &namespace.name,
-                upstream: endpoint(address(entry.address), port(entry.port)),
-                workload: workloads.workload(&listener_key(entry), 0),
+                upstream: upstream(&addresses, address(entry.address), port(entry.port)),
+                workload: names.workload(&listener_key(entry), 0),
             };
             queues.push((labels, entry.length.into(), entry.limit.into()));
         }

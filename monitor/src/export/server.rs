@@ -33,7 +33,7 @@ use super::render;
 /// Connections served at once. The one that has waited longest for a request's head makes room for another; where each
 /// has sent one, the others wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
-/// A request's head has to be there after this long.
+/// What comes before a request has to be done after this long, and a request's head has to be there after as long again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client that takes nothing for this long is cut off.
 const WRITE_TIMEOUT: Duration = render::DEADLINE;
@@ -85,26 +85,44 @@ pub fn bind(address: SocketAddr) -> Result<net::TcpListener, BindError> {
 
 /// Where connections come from.
 pub trait Accept {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+    /// A connection as it comes.
+    type Stream: Send + 'static;
+    /// What HTTP is spoken on.
+    type Opened: AsyncRead + AsyncWrite + Send + 'static;
 
     /// The next one.
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Does what comes before HTTP, such as a handshake; tells what answers there, most often `router`.
+    fn open(
+        stream: Self::Stream,
+        router: Router,
+    ) -> impl Future<Output = io::Result<(Self::Opened, Router)>> + Send + 'static;
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
+    type Opened = TcpStream;
 
     async fn next(&self) -> io::Result<TcpStream> {
         self.accept().await.map(|(stream, _peer)| stream)
+    }
+
+    async fn open(stream: TcpStream, router: Router) -> io::Result<(TcpStream, Router)> {
+        Ok((stream, router))
     }
 }
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
+    type Opened = UnixStream;
 
     async fn next(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _peer)| stream)
+    }
+
+    async fn open(stream: UnixStream, router: Router) -> io::Result<(UnixStream, Router)> {
+        Ok((stream, router))
     }
 }
 
@@ -112,7 +130,7 @@ impl Accept for UnixListener {
 ///
 /// Each connection carries one request. Were they kept open, either side could close one just as the other uses it,
 /// the very failure this program is there to find.
-pub async fn serve(listener: impl Accept, router: Router, shutdown: impl Future<Output = ()>) {
+pub async fn serve<L: Accept>(listener: L, router: Router, shutdown: impl Future<Output = ()>) {
     let headless = Arc::new(Headless::default());
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -125,7 +143,8 @@ pub async fn serve(listener: impl Accept, router: Router, shutdown: impl Future<
                     headless.dismiss_first();
                 }
                 let ticket = headless.enter();
-                connections.spawn(connection(stream, ticket, router.clone(), graceful.watcher()));
+                let opening = L::open(stream, router.clone());
+                connections.spawn(connection(opening, ticket, graceful.watcher()));
             }
             Some(_finished) = connections.join_next() => {}
         }
@@ -197,13 +216,31 @@ impl Drop for Ticket {
     }
 }
 
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+async fn connection<S: AsyncRead + AsyncWrite + Send + 'static>(
+    opening: impl Future<Output = io::Result<(S, Router)>> + Send + 'static,
     ticket: Ticket,
-    router: Router,
     graceful: hyper_util::server::graceful::Watcher,
 ) {
     let dismissed = ticket.dismissed.clone();
+    let served = async {
+        match time::timeout(HEAD_TIMEOUT, opening).await {
+            Ok(Ok((stream, router))) => answer(stream, router, ticket, graceful).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a connection did not get as far as a request"),
+            Err(_) => tracing::debug!("a connection's handshake took too long"),
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = dismissed.notified() => tracing::debug!("a connection without a request made room for another"),
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    router: Router,
+    ticket: Ticket,
+    graceful: hyper_util::server::graceful::Watcher,
+) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let answers = TowerToHyperService::new(router);
@@ -218,12 +255,7 @@ async fn connection(
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    tokio::select! {
-        result = graceful.watch(served) => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        }
-        () = dismissed.notified() => tracing::debug!("a connection without a request made room for another"),
+    if let Err(error) = graceful.watch(served).await {
+        tracing::debug!(%error, "a connection ended early");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    containers::{Containers, Source},
     model::source::{AgentSource, AgentState, HookState},
     recorder::Recorder,
 };
@@ -21,12 +22,19 @@ pub struct Agent {
     limits: AgentState,
     programs: Programs,
     pairs_expired: AtomicU64,
+    config_ok: AtomicBool,
     recorder: Arc<Recorder>,
+    containers: Arc<Containers>,
 }
 
 impl Agent {
     /// The state of `kernel` under `config`.
-    pub fn new(kernel: &Kernel, config: &Config, recorder: Arc<Recorder>) -> Arc<Self> {
+    pub fn new(
+        kernel: &Kernel,
+        config: &Config,
+        recorder: Arc<Recorder>,
+        containers: Arc<Containers>,
+    ) -> Arc<Self> {
         let hooks = kernel
             .hooks
             .iter()
@@ -37,12 +45,13 @@ impl Agent {
                 tracked_connections_limit: config.max_connections.into(),
                 closed_connections_limit: closed_limit(config.max_connections),
                 hooks: hooks.collect(),
-                config_ok: true,
                 ..AgentState::default()
             },
             programs: Programs::of(&kernel.ebpf),
             pairs_expired: AtomicU64::new(0),
+            config_ok: AtomicBool::new(true),
             recorder,
+            containers,
         })
     }
 
@@ -50,14 +59,22 @@ impl Agent {
     pub fn expired(&self, pairs: u64) {
         self.pairs_expired.fetch_add(pairs, Ordering::Relaxed);
     }
+
+    /// Notes whether the configuration was accepted when it was read again.
+    pub fn reloaded(&self, accepted: bool) {
+        self.config_ok.store(accepted, Ordering::Relaxed);
+    }
 }
 
 impl AgentSource for Agent {
     fn state(&self) -> AgentState {
         AgentState {
             pairs_expired: self.pairs_expired.load(Ordering::Relaxed),
+            name_errors: [Source::Docker, Source::Kubernetes]
+                .map(|source| (source.name(), self.containers.errors(source))),
             incident_file_errors: self.recorder.file_errors(),
             programs: self.programs.statistics(),
+            config_ok: self.config_ok.load(Ordering::Relaxed),
             ..self.limits.clone()
         }
     }

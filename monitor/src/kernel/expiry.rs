@@ -18,7 +18,7 @@ use super::mapped::Tables;
 use crate::model::{
     history::Slot,
     labels::{ProcessFilter, groups},
-    source::{PairSource as _, WorkloadSource},
+    source::{NameSource, PairSource as _},
 };
 
 /// Flag of a map update: only where the key is new.
@@ -51,10 +51,10 @@ impl Expiry {
         &mut self,
         now: Instant,
         ttl: Duration,
-        workloads: &dyn WorkloadSource,
+        names: &dyn NameSource,
         handed_over: &dyn Fn(Slot, Slot),
     ) -> u64 {
-        let dropped = self.empty_leaving(workloads, handed_over);
+        let dropped = self.empty_leaving(names, handed_over);
         for slot in FIRST_FREE_SLOT..self.tables.slots() {
             let Some(key) = self.tables.key(slot) else { continue };
             let touched = self.tables.touched(slot);
@@ -81,7 +81,7 @@ impl Expiry {
         self.leaving.push((slot, key, touched));
     }
 
-    fn empty_leaving(&mut self, workloads: &dyn WorkloadSource, handed_over: &dyn Fn(Slot, Slot)) -> u64 {
+    fn empty_leaving(&mut self, names: &dyn NameSource, handed_over: &dyn Fn(Slot, Slot)) -> u64 {
         if self.leaving.is_empty() {
             return 0;
         }
@@ -89,7 +89,7 @@ impl Expiry {
         let tables = Arc::clone(&self.tables);
         let Some(_alone) = tables.alone() else { return 0 };
         let mut dropped = 0;
-        let mut shared = shared_labels(&self.tables, workloads);
+        let mut shared = shared_labels(&self.tables, names);
         for (slot, key, touched) in std::mem::take(&mut self.leaving) {
             if self.tables.tracked(slot) == 0 && self.tables.touched(slot) == touched {
                 let group = shared.iter_mut().find(|group| group.contains(&slot));
@@ -116,7 +116,7 @@ impl Expiry {
 }
 
 /// The slots that print the same labels as another.
-fn shared_labels(tables: &Tables, workloads: &dyn WorkloadSource) -> Vec<Vec<u32>> {
-    let groups = groups(tables, workloads, &ProcessFilter::default());
+fn shared_labels(tables: &Tables, names: &dyn NameSource) -> Vec<Vec<u32>> {
+    let groups = groups(tables, names, &ProcessFilter::default());
     groups.into_iter().map(|group| group.slots).filter(|slots| slots.len() > 1).collect()
 }

@@ -8,7 +8,10 @@ use finwatch_ebpf::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::source::{HistogramId, PairSource, WorkloadSource};
+use super::{
+    names::Names,
+    source::{HistogramId, NameSource, PairSource},
+};
 
 /// `proxy` and `upstream` of the records that take all pairs for which there was no room.
 pub const FOLDED: &str = "other";
@@ -54,7 +57,7 @@ impl Side {
 
 /// Which processes' pairs are shown. A process is known only where it opened the connection: pairs with
 /// side=upstream, and the folded ones, always are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFilter {
     /// Show only these; empty for all.
     pub include: HashSet<String>,
@@ -102,11 +105,12 @@ impl Group {
 }
 
 /// All pairs that the filter shows, grouped and ordered by their labels.
-pub fn groups(pairs: &dyn PairSource, workloads: &dyn WorkloadSource, filter: &ProcessFilter) -> Vec<Group> {
+pub fn groups(pairs: &dyn PairSource, names: &dyn NameSource, filter: &ProcessFilter) -> Vec<Group> {
+    let addresses = names.addresses();
     let mut shown: Vec<(Labels, u32)> = (0..pairs.slots())
         .filter_map(|slot| {
             let key = pairs.key(slot)?;
-            let labels = labels(&key, || workloads.workload(&key, pairs.pid(slot)).to_string());
+            let labels = labels(&key, &addresses, || names.workload(&key, pairs.pid(slot)).to_string());
             filter.shows(&key, &labels).then_some((labels, slot))
         })
         .collect();
@@ -121,8 +125,8 @@ pub fn groups(pairs: &dyn PairSource, workloads: &dyn WorkloadSource, filter: &P
     groups
 }
 
-/// The labels of one record.
-pub fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
+/// The labels of one record, with the names of its addresses.
+pub fn labels(key: &PairKey, names: &Names, workload: impl FnOnce() -> String) -> Labels {
     let side = Side::of(key);
     if key.flags & KEY_FOLDED != 0 {
         return Labels { side, proxy: FOLDED.into(), upstream: FOLDED.into(), workload: String::new() };
@@ -130,9 +134,17 @@ pub fn labels(key: &PairKey, workload: impl FnOnce() -> String) -> Labels {
     let proxy = match side {
         Side::Proxy => process_name(&key.proxy),
         Side::Upstream if key.flags & KEY_EXTERNAL != 0 => EXTERNAL.into(),
-        Side::Upstream => Ipv6Addr::from(key.proxy).to_canonical().to_string(),
+        Side::Upstream => {
+            let address = Ipv6Addr::from(key.proxy);
+            names.proxy(address).map_or_else(|| address.to_canonical().to_string(), ToOwned::to_owned)
+        }
     };
-    Labels { side, proxy, upstream: endpoint(key.upstream.into(), key.port), workload: workload() }
+    Labels { side, proxy, upstream: upstream(names, key.upstream.into(), key.port), workload: workload() }
+}
+
+/// An accepting end as the label `upstream` prints it: by its name, where it has one.
+pub fn upstream(names: &Names, address: Ipv6Addr, port: u16) -> String {
+    names.upstream(address, port).map_or_else(|| endpoint(address, port), ToOwned::to_owned)
 }
 
 /// An address with its port as every label prints it; IPv4-mapped IPv6 is IPv4.
@@ -180,7 +192,7 @@ mod tests {
     }
 
     fn print(key: &PairKey) -> String {
-        let Labels { side, proxy, upstream, workload } = labels(key, || "unit".into());
+        let Labels { side, proxy, upstream, workload } = labels(key, &Names::default(), || "unit".into());
         format!("{} {proxy} {upstream} {workload}", side.name())
     }
 

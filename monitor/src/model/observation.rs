@@ -1,6 +1,6 @@
 //! What triage looks at: pairs, levels, ports and settings of one host over one stretch of time. The API's format.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct Pair {
     /// Who.
     #[serde(flatten)]
     pub labels: Labels,
+    /// The accepting ends that share the name which `upstream` is; empty where it is no name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<SocketAddr>,
     /// The local processes: that which opened the first connection, or those that listen.
     pub pids: Vec<u32>,
     /// Who listens at the accepting end, where that is on this host and known.
@@ -78,6 +81,14 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// The accepting end as a proxy's configuration has it: an address, or where it has a name, every address of it.
+    pub fn configured_upstream(&self) -> String {
+        if self.addresses.is_empty() {
+            return self.labels.upstream.clone();
+        }
+        self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    }
+
     /// Connections in use now: used in the last second, or with a request that waits.
     pub fn busy(&self) -> u32 {
         self.in_state("established").saturating_sub(self.unused())
@@ -121,12 +132,22 @@ pub struct PortUse {
     pub src: String,
     /// The destination, `ip:port`.
     pub upstream: String,
+    /// What pairs print in its place, where it has a configured name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Ports held.
     pub used: u32,
     /// Ports there are.
     pub limit: u32,
     /// What was held so many seconds earlier, where that is known: the present rate.
     pub earlier: Option<EarlierUse>,
+}
+
+impl PortUse {
+    /// The destination as pairs print it.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.upstream)
+    }
 }
 
 /// Ports held a while ago.

@@ -1,8 +1,8 @@
-//! Where readers get pair records, workloads and the agent's own state from.
+//! Where readers get pair records, names and the agent's own state from.
 
 use std::sync::{Arc, RwLockReadGuard};
 
-use super::levels::Snapshot;
+use super::{levels::Snapshot, names::Names};
 use finwatch_ebpf::wire::{Counter, Histogram, PairKey, Totals};
 
 /// Which histogram of a pair.
@@ -59,10 +59,12 @@ pub trait PairSource: Send + Sync {
     }
 }
 
-/// Names the workload a pair's local process belongs to.
-pub trait WorkloadSource: Send + Sync {
+/// Names what pairs print.
+pub trait NameSource: Send + Sync {
     /// The systemd unit, container or pod; empty when unknown. Called for every pair during a scrape: must not block.
     fn workload(&self, key: &PairKey, pid: u32) -> Arc<str>;
+    /// The names of addresses. Called once per scrape: must not block.
+    fn addresses(&self) -> Arc<Names>;
 }
 
 /// Reads how things stand.
@@ -92,6 +94,8 @@ pub struct AgentState {
     pub closed_connections_limit: u64,
     /// Incidents that could not be written to the incident file.
     pub incident_file_errors: u64,
+    /// Requests for names that failed, by whom was asked.
+    pub name_errors: [(&'static str, u64); 2],
     /// What the kernel says about each program.
     pub programs: Vec<ProgramStats>,
     /// Each hook, and how much of it works.

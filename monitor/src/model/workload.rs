@@ -14,7 +14,7 @@
 use super::labels::harmless;
 
 /// Digits of a container's id that are shown.
-const SHORT_ID: usize = 12;
+pub(super) const SHORT_ID: usize = 12;
 /// What runtimes put before a container's id in the name of a systemd scope.
 const RUNTIMES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
 /// Units whose names hold a number that never comes back.

@@ -25,7 +25,7 @@ use crate::{
         incident::{IncidentRecord, Surroundings},
         labels::labels,
         observation::Process,
-        source::WorkloadSource,
+        source::NameSource,
     },
 };
 
@@ -35,7 +35,7 @@ const BATCH: usize = 256;
 /// Takes incidents in.
 pub struct Intake {
     recorder: Arc<Recorder>,
-    workloads: Arc<dyn WorkloadSource>,
+    names: Arc<dyn NameSource>,
     listeners: Arc<Listeners>,
     file: Option<IncidentFile>,
     file_works: bool,
@@ -48,13 +48,13 @@ impl Intake {
     /// Hands over to `recorder` and, where there is one, to `file`.
     pub fn new(
         recorder: Arc<Recorder>,
-        workloads: Arc<dyn WorkloadSource>,
+        names: Arc<dyn NameSource>,
         listeners: Arc<Listeners>,
         file: Option<IncidentFile>,
     ) -> Self {
         Self {
             recorder,
-            workloads,
+            names,
             listeners,
             file,
             file_works: true,
@@ -67,7 +67,8 @@ impl Intake {
     /// Takes in one incident. Reads files and may write one: not for a thread of the runtime.
     fn take(&mut self, incident: &Incident) {
         let key = &incident.key;
-        let pair = labels(key, || self.workloads.workload(key, incident.pid).to_string());
+        let pair =
+            labels(key, &self.names.addresses(), || self.names.workload(key, incident.pid).to_string());
         let process = if key.side == SIDE_PROXY {
             let name = if key.flags & KEY_FOLDED == 0 { pair.proxy.clone() } else { name_of(incident.pid) };
             (incident.pid != 0).then_some(Process { name, pid: incident.pid })

@@ -185,7 +185,7 @@ impl Order {
 /// The rows of an observation that the filter lets through, in order.
 pub fn rows(observation: &Observation, rates: &Rates, filter: &str, order: Order) -> Vec<Row> {
     let row = |pair: &Pair| {
-        let toward = observation.ports.iter().filter(|ports| ports.upstream == pair.labels.upstream);
+        let toward = observation.ports.iter().filter(|ports| ports.label() == pair.labels.upstream);
         let taken = toward.map(|ports| f64::from(ports.used) / f64::from(ports.limit.max(1)));
         let ports = taken.max_by(f64::total_cmp).filter(|_| pair.labels.side == Side::Proxy);
         Row { rates: rates.of(&pair.labels), ports, pair: pair.clone() }

@@ -70,7 +70,7 @@ fn write_pair(page: &mut Page, observation: &Observation, pair: &Pair) {
 
 /// The most that one source address holds toward the destination.
 fn ports(observation: &Observation, pair: &Pair) -> String {
-    let toward = observation.ports.iter().filter(|ports| ports.upstream == pair.labels.upstream);
+    let toward = observation.ports.iter().filter(|ports| ports.label() == pair.labels.upstream);
     let most = toward.map(|ports| ports.used).max().filter(|_| facts::is_proxy(pair));
     most.map_or_else(|| "-".into(), |used| facts::short(used.into()))
 }

@@ -1,5 +1,6 @@
 //! The commands that ask a daemon or print: what they say when they cannot, and what completions and manual are worth.
 
+mod configuration;
 mod errors;
 mod generated;
 

@@ -14,9 +14,10 @@ use finwatch::{
     model::{
         labels::ProcessFilter,
         levels::{NamespaceLevel, PairLevel, Snapshot},
+        names::Names,
         source::{
-            AgentSource, AgentState, HistogramId, HookMode, HookState, LevelSource, PairSource, ProgramStats,
-            WorkloadSource,
+            AgentSource, AgentState, HistogramId, HookMode, HookState, LevelSource, NameSource, PairSource,
+            ProgramStats,
         },
     },
 };
@@ -122,9 +123,13 @@ impl PairSource for Pairs {
 /// Every pair belongs to the unit of its control group's number; number 0 to none.
 pub(crate) struct Units;
 
-impl WorkloadSource for Units {
+impl NameSource for Units {
     fn workload(&self, key: &PairKey, _pid: u32) -> Arc<str> {
         if key.cgroup == 0 { "".into() } else { format!("unit-{}.service", key.cgroup % 100).into() }
+    }
+
+    fn addresses(&self) -> Arc<Names> {
+        Arc::default()
     }
 }
 
@@ -141,6 +146,7 @@ impl AgentSource for Agent {
             tracked_connections_limit: 131_072,
             closed_connections_limit: 65_536,
             incident_file_errors: 22,
+            name_errors: [("docker", 1), ("kubernetes", 2)],
             programs: vec![program("inet_sock_set_state"), program("tcp_receive_reset")],
             hooks: vec![
                 hook("inet_sock_set_state", HookMode::Full),

@@ -137,6 +137,7 @@ impl Plan {
                 "haproxy",
                 "another proxy of tests; its service is neither started nor enabled",
             );
+            program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
             program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");

@@ -13,7 +13,10 @@ use finwatch_ebpf::{
 };
 
 use super::*;
-use crate::model::labels::{Side, labels};
+use crate::model::{
+    labels::{Side, labels},
+    names::Names,
+};
 
 const HZ: u32 = 250;
 /// 2026-11-21 14:03:11.482 UTC.
@@ -131,7 +134,7 @@ fn read(incident: &Incident) -> IncidentRecord {
         // Read 2 s after the event.
         clocks: (UNIX_EPOCH + Duration::from_millis(WALL_MS + 2_000), EVENT_NS + 2_000_000_000),
         hz: HZ,
-        pair: labels(&incident.key, || "nginx.service".into()),
+        pair: labels(&incident.key, &Names::default(), || "nginx.service".into()),
         netns: if incident.endpoints.netns == 1 {
             "host".into()
         } else {
@@ -287,7 +290,7 @@ fn no_cause_is_left_out_and_only_anomalies_are_records() {
         id: 1,
         clocks: (UNIX_EPOCH + Duration::from_mins(5), EVENT_NS),
         hz: HZ,
-        pair: labels(&incident.key, String::new),
+        pair: labels(&incident.key, &Names::default(), String::new),
         netns: "host".into(),
         process: None,
     };

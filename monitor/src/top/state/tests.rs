@@ -36,6 +36,7 @@ fn pair(labels: Labels, counts: &Counts, sockets: [u32; 2], idle: u32) -> Pair {
     let sockets = [("established".to_owned(), established), ("time_wait".to_owned(), time_wait)];
     let buckets = vec![(Some(4.5), 2), (Some(5.5), 75)];
     Pair {
+        addresses: Vec::new(),
         labels,
         pids: vec![4_242],
         listener: None,
@@ -67,6 +68,7 @@ pub(crate) fn observation() -> Observation {
     let mut envoy = pair(envoy(), &envoy_counts, [9, 31], 6);
     envoy.peer_close_idle = Samples::default();
     let port_use = PortUse {
+        name: None,
         netns: "host".into(),
         src: "10.0.0.1".into(),
         upstream: "10.0.0.5:8080".into(),

@@ -113,7 +113,7 @@ fn untimed(observation: &Observation, pair: &Pair, lost: u64) -> Finding {
              repeated restarts look the same",
         ),
         candidates: race::candidates(pair, None),
-        changes: remedies::send_again(proxy, upstream),
+        changes: remedies::send_again(proxy, &pair.configured_upstream()),
         harm: Harm::lost(lost),
     }
 }

@@ -138,7 +138,7 @@ fn finding(observation: &Observation, pair: &Pair) -> Finding {
 }
 
 fn changes(pair: &Pair) -> Vec<Change> {
-    remedies::turn_on(&pair.labels.proxy, &pair.labels.upstream, facts::established(pair))
+    remedies::turn_on(&pair.labels.proxy, &pair.configured_upstream(), facts::established(pair))
 }
 
 pub(super) fn explained() -> Explanation {

@@ -63,7 +63,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
              keep-alive) looks the same",
         ),
         candidates: Vec::new(),
-        changes: remedies::larger_pool(proxy, upstream, open),
+        changes: remedies::larger_pool(proxy, &pair.configured_upstream(), open),
         harm: Harm::none(HarmClass::Latent),
     })
 }

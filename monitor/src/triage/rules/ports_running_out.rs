@@ -34,7 +34,10 @@ pub(super) fn rule(observation: &Observation) -> Vec<Finding> {
         observation.ports.iter().filter_map(|ports| of_ports(observation, ports)).collect();
     let failing = observation.pairs.iter().filter(|pair| {
         let told = findings.iter().any(|finding| {
-            matches!(&finding.subject, Subject::Ports { upstream, .. } if *upstream == pair.labels.upstream)
+            let of = |ports: &&PortUse| {
+                matches!(&finding.subject, Subject::Ports { upstream, .. } if *upstream == ports.upstream)
+            };
+            observation.ports.iter().filter(of).any(|ports| ports.label() == pair.labels.upstream)
         });
         facts::is_proxy(pair) && pair.counts.get(Counter::ConnectNoLocalPort) > 0 && !told
     });
@@ -50,11 +53,11 @@ fn holders<'a>(observation: &'a Observation, upstream: &'a str) -> impl Iterator
 
 fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
     let sum = |state: &str| -> u64 {
-        holders(observation, &ports.upstream).map(|pair| u64::from(pair.in_state(state))).sum()
+        holders(observation, ports.label()).map(|pair| u64::from(pair.in_state(state))).sum()
     };
     let (established, time_wait) = (sum("established"), sum("time_wait") + sum("fin_wait2"));
     let failed: u64 =
-        holders(observation, &ports.upstream).map(|pair| pair.counts.get(Counter::ConnectNoLocalPort)).sum();
+        holders(observation, ports.label()).map(|pair| pair.counts.get(Counter::ConnectNoLocalPort)).sum();
     let ratio = facts::share(ports.used.into(), ports.limit.into());
     let left = seconds_left(ports).filter(|left| {
         let horizon = if established > time_wait { HORIZON_SECONDS } else { TIME_WAIT_HORIZON_SECONDS };
@@ -64,7 +67,10 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
         return None;
     }
     let held = format!("{} of {}", facts::number(ports.used), facts::many(ports.limit, "local port"));
-    let upstream = &ports.upstream;
+    let upstream = ports
+        .name
+        .as_ref()
+        .map_or_else(|| ports.upstream.clone(), |name| format!("{name} ({})", ports.upstream));
     let verdict = match (failed, left) {
         (0, Some(left)) if left > 0.0 => format!(
             "{held} toward {upstream} are held; at the present rate the last one is gone in {}.",
@@ -78,8 +84,11 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
     };
     let mut evidence =
         vec![format!("from {} (netns {}): {held} ({})", ports.src, ports.netns, facts::percent(ratio))];
+    // Sockets are counted by pair, and pairs of one name are one.
+    let holding =
+        ports.name.as_ref().map_or_else(|| "holding them".into(), |name| format!("toward {name} in all"));
     evidence.push(format!(
-        "holding them: {} in TIME_WAIT or FIN_WAIT2, {} established",
+        "{holding}: {} in TIME_WAIT or FIN_WAIT2, {} established",
         facts::number(time_wait),
         facts::number(established)
     ));
@@ -92,7 +101,7 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
         subject: Subject::Ports {
             netns: ports.netns.clone(),
             src: ports.src.clone(),
-            upstream: upstream.clone(),
+            upstream: ports.upstream.clone(),
         },
         verdict,
         evidence,
@@ -100,7 +109,7 @@ fn of_ports(observation: &Observation, ports: &PortUse) -> Option<Finding> {
         candidates: Vec::new(),
         changes: changes(
             observation,
-            upstream,
+            ports.label(),
             time_wait >= established,
             &settings_of(observation, &ports.netns),
         ),
@@ -139,9 +148,9 @@ fn harm(failed: u64) -> Harm {
 /// Keep-alive first: it removes the cause where connections are short.
 fn changes(observation: &Observation, upstream: &str, short: bool, settings: &KernelSettings) -> Vec<Change> {
     let busiest = holders(observation, upstream).max_by_key(|pair| pair.counts.get(Counter::Opened));
-    let keep_alive = busiest
-        .filter(|_| short)
-        .map(|pair| remedies::turn_on(&pair.labels.proxy, upstream, facts::established(pair)));
+    let keep_alive = busiest.filter(|_| short).map(|pair| {
+        remedies::turn_on(&pair.labels.proxy, &pair.configured_upstream(), facts::established(pair))
+    });
     let mut changes = keep_alive.unwrap_or_default();
     changes.extend(remedies::ports(settings));
     changes

@@ -25,9 +25,9 @@ pub(super) fn candidates(pair: &Pair, time: Option<&IdleTime>) -> Vec<Candidate>
 
 /// Either end's timeout, so that the proxy's is the shorter one.
 pub(super) fn changes(pair: &Pair, time: &IdleTime, candidates: &[Candidate]) -> Vec<Change> {
-    let (proxy, upstream) = (&pair.labels.proxy, &pair.labels.upstream);
+    let proxy = &pair.labels.proxy;
     let listener = pair.listener.as_ref().map(|process| process.name.as_str());
-    let mut changes = remedies::close_sooner(proxy, upstream, time.earliest());
+    let mut changes = remedies::close_sooner(proxy, &pair.configured_upstream(), time.earliest());
     changes.extend(remedies::close_later(proxy, listener, candidates, Some(time)));
     changes
 }

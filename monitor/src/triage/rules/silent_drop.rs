@@ -61,8 +61,8 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     if connects > 0 {
         evidence.push(format!("{} timed out as well", facts::many(connects, "new connection")));
     }
-    let mut changes = remedies::tcp_keep_alive(proxy, upstream, seconds);
-    changes.extend(remedies::close_sooner(proxy, upstream, f64::from(seconds)));
+    let mut changes = remedies::tcp_keep_alive(proxy, &pair.configured_upstream(), seconds);
+    changes.extend(remedies::close_sooner(proxy, &pair.configured_upstream(), f64::from(seconds)));
     Some(Finding {
         kind: Kind::SilentDrop,
         subject: Subject::Pair(pair.labels.clone()),

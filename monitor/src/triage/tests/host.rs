@@ -41,6 +41,21 @@ fn ports_that_are_nearly_used_up() {
 }
 
 #[test]
+fn ports_toward_an_upstream_with_a_name() {
+    let mut observation = with_ports(24_000, None, 23_900, 100);
+    observation.ports[0].name = Some("checkout".into());
+    observation.pairs[0].labels.upstream = "checkout".into();
+    observation.pairs[0].addresses = vec!["10.0.0.7:80".parse().expect("an endpoint")];
+    let pair = observation.pairs.remove(0).always(Counter::ConnectNoLocalPort, 5);
+    observation.pairs.push(pair);
+    let finding = only(&observation);
+    assert!(finding.verdict.contains("5 connects to checkout (10.0.0.7:80) failed"), "{}", finding.verdict);
+    let held = "toward checkout in all: 23,900 in TIME_WAIT or FIN_WAIT2, 100 established";
+    assert!(finding.evidence.iter().any(|line| line == held), "{:?}", finding.evidence);
+    assert!(directives(&finding, "nginx")[0].context.contains("that lists 10.0.0.7:80"));
+}
+
+#[test]
 fn ports_whose_end_is_in_sight() {
     let finding = only(&with_ports(20_000, Some((10.0, 18_000)), 19_000, 1_000));
     assert_eq!(finding.harm.seconds_left.map(f64::round), Some(41.0));

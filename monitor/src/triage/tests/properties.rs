@@ -83,6 +83,7 @@ prop_compose! {
         let sockets: BTreeMap<String, u32> =
             STATES.iter().zip(numbers).map(|((_, state), number)| ((*state).to_owned(), number)).collect();
         Pair {
+            addresses: Vec::new(),
             labels: Labels { side, proxy, upstream, workload },
             pids,
             listener,
@@ -105,7 +106,15 @@ fn port_use() -> impl Strategy<Value = PortUse> {
     let earlier =
         option::of((seconds(), any::<u32>()).prop_map(|(seconds, used)| EarlierUse { seconds, used }));
     (name(), name(), name(), any::<u32>(), any::<u32>(), earlier).prop_map(
-        |(netns, src, upstream, used, limit, earlier)| PortUse { netns, src, upstream, used, limit, earlier },
+        |(netns, src, upstream, used, limit, earlier)| PortUse {
+            netns,
+            src,
+            upstream,
+            name: None,
+            used,
+            limit,
+            earlier,
+        },
     )
 }
 

@@ -29,6 +29,17 @@ fn the_race_names_the_time_the_process_and_both_changes() {
 }
 
 #[test]
+fn an_upstream_with_a_name_is_configured_by_its_addresses() {
+    let mut pair = nginx_and_node();
+    pair.labels.upstream = "checkout".into();
+    pair.addresses = ["10.0.0.5:8080", "10.0.0.6:8080"].map(|end| end.parse().expect("an endpoint")).into();
+    let finding = only(&observation(vec![pair]));
+    assert!(finding.verdict.contains("checkout closes connections"), "{}", finding.verdict);
+    let nginx = directives(&finding, "nginx");
+    assert!(nginx[0].context.contains("that lists 10.0.0.5:8080 or 10.0.0.6:8080"), "{}", nginx[0].context);
+}
+
+#[test]
 fn a_race_of_one_request_is_named_with_less_confidence() {
     let pair = proxy("nginx", "10.0.0.7:80")
         .peer_closes(&[(5.0, 40)])

@@ -30,6 +30,7 @@ pub(super) fn observation(pairs: Vec<Pair>) -> Observation {
 
 fn pair(side: Side, proxy: &str, upstream: &str) -> Pair {
     Pair {
+        addresses: Vec::new(),
         labels: Labels { side, proxy: proxy.into(), upstream: upstream.into(), workload: String::new() },
         pids: vec![812],
         listener: None,
@@ -157,6 +158,7 @@ pub(super) fn samples(bounds: &[u32; SLOTS - 1], seconds: &[(f64, u32)]) -> Samp
 
 pub(super) fn ports(upstream: &str, used: u32) -> PortUse {
     PortUse {
+        name: None,
         netns: "host".into(),
         src: "10.0.0.2".into(),
         upstream: upstream.into(),
