@@ -172,7 +172,8 @@ fn namespaces(wanted: Netns) -> Finding {
 
 /// Whether older connections can be told by their process.
 fn processes() -> Finding {
-    let without = "those of other users' processes are counted as \"unknown\" until they are opened anew: {} missing";
+    let without =
+        "those of other users' processes are counted as \"unknown\" until they are opened anew: {} missing";
     extra("older connections", &rights::FOR_PROCESSES, without)
 }
 
