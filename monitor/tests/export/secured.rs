@@ -97,7 +97,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) async fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let web = Arc::new(Web::load(Some(config)).expect("a valid web config"));
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let listener = tokio::net::TcpListener::from_std(listener).expect("within a runtime");
@@ -138,7 +138,7 @@ async fn every_path_wants_a_password() {
     let hash = bcrypt::hash("spring", 4).expect("a hash");
     let headers = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n";
     let config = files.write("web.yml", &format!("{TLS}basic_auth_users:\n  alice: {hash}\n{headers}"));
-    let server = Server::start(&config).await;
+    let server = Server::start(&config);
     let trust = trusting(&files);
     for path in ["/", "/metrics", "/healthz", "/readyz", "/nothing"] {
         let expected = if path == "/nothing" { 404 } else { 200 };
@@ -160,8 +160,7 @@ async fn every_path_wants_a_password() {
 async fn passwords_need_no_tls() {
     let files = Files::new();
     let hash = bcrypt::hash("spring", 4).expect("a hash");
-    let server =
-        Server::start(&files.write("web.yml", &format!("basic_auth_users:\n  alice: {hash}\n"))).await;
+    let server = Server::start(&files.write("web.yml", &format!("basic_auth_users:\n  alice: {hash}\n")));
     assert_eq!(server.ask("http", "/healthz", &[]).0, 401);
     assert_eq!(server.ask("http", "/healthz", &["--user", "alice:spring"]), (200, "ok\n".into()));
 }
@@ -176,7 +175,7 @@ async fn clients_show_a_certificate_of_the_right_authority() {
     let (right, wrong) = (format!("--cert={}", right.display()), format!("--cert={}", wrong.display()));
     for (kind, nobody) in [("RequireAndVerifyClientCert", 0), ("VerifyClientCertIfGiven", 200)] {
         let clients = format!("  client_auth_type: {kind}\n  client_ca_file: ca.pem\n");
-        let server = Server::start(&files.write("web.yml", &format!("{TLS}{clients}"))).await;
+        let server = Server::start(&files.write("web.yml", &format!("{TLS}{clients}")));
         assert_eq!(server.status("/healthz", &[&trust]), nobody, "{kind}: nobody");
         assert_eq!(server.status("/healthz", &[&trust, &wrong]), 0, "{kind}: of another authority");
         assert_eq!(server.status("/healthz", &[&trust, &right]), 200, "{kind}: right");
@@ -188,7 +187,7 @@ async fn a_rotated_certificate_is_used_after_a_reload_and_a_broken_one_never() {
     let (files, first, second) = (Files::new(), Authority::new(), Authority::new());
     files.server(&first);
     let config = files.write("web.yml", TLS);
-    let server = Server::start(&config).await;
+    let server = Server::start(&config);
     let trust = |authority: &Authority, name: &str| {
         format!("--cacert={}", files.write(name, &authority.certificate).display())
     };
@@ -214,7 +213,7 @@ async fn a_rotated_certificate_is_used_after_a_reload_and_a_broken_one_never() {
 async fn plain_http_is_told_to_use_tls() {
     let files = Files::new();
     files.server(&Authority::new());
-    let server = Server::start(&files.write("web.yml", TLS)).await;
+    let server = Server::start(&files.write("web.yml", TLS));
     let (status, body) = server.ask("http", "/metrics", &[]);
     assert_eq!((status, body.trim()), (400, "this port speaks HTTPS; use https://"));
 }
@@ -229,7 +228,7 @@ async fn versions_and_suites_are_those_that_are_allowed() {
     for (allowed, old, new) in
         [("  max_version: TLS12\n", 200, 0), ("  min_version: TLS13\n", 0, 200), (suite, 200, 200)]
     {
-        let server = Server::start(&files.write("web.yml", &format!("{TLS}{allowed}"))).await;
+        let server = Server::start(&files.write("web.yml", &format!("{TLS}{allowed}")));
         assert_eq!(server.status("/healthz", &[&trust, "--tls-max", "1.2"]), old, "{allowed}");
         assert_eq!(server.status("/healthz", &[&trust, "--tlsv1.3"]), new, "{allowed}");
         let other = ["--tls-max", "1.2", "--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384", &trust];

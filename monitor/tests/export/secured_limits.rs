@@ -23,12 +23,12 @@ use crate::secured::{Authority, Files, Server, TLS};
 /// Longer than any deadline of the server.
 const LONG: Duration = Duration::from_secs(30);
 
-async fn server() -> (Files, Server, TlsConnector) {
+fn server() -> (Files, Server, TlsConnector) {
     let (files, authority) = (Files::new(), Authority::new());
     let (certificate, key) = authority.sign(ExtendedKeyUsagePurpose::ServerAuth);
     files.write("server.pem", &certificate);
     files.write("server.key", &key);
-    let server = Server::start(&files.write("web.yml", TLS)).await;
+    let server = Server::start(&files.write("web.yml", TLS));
     let mut roots = RootCertStore::empty();
     let trusted = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).expect("a certificate");
     roots.add(trusted).expect("an authority");
@@ -56,7 +56,7 @@ async fn healthy(address: SocketAddr, connector: &TlsConnector) -> bool {
 /// Nobody says anything: before the handshake, in its middle, after it, in the middle of a request's head.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_stalls_is_cut_off() {
-    let (_files, server, connector) = server().await;
+    let (_files, server, connector) = server();
     let silent = TcpStream::connect(server.address).await.expect("a connection");
     let mut half = TcpStream::connect(server.address).await.expect("a connection");
     // A record of 512 bytes, of which the first come.
@@ -79,7 +79,7 @@ async fn whoever_stalls_is_cut_off() {
 /// Twice as many as may be connected at once, stuck in their handshake, and nobody waits for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_handshakes_make_room() {
-    let (_files, server, connector) = server().await;
+    let (_files, server, connector) = server();
     let mut stalled = Vec::new();
     for _ in 0..128 {
         let mut stream = TcpStream::connect(server.address).await.expect("a connection");

@@ -79,7 +79,7 @@ async fn prometheus_scrapes_as_the_document_says() {
     let hash = bcrypt::hash("spring", 4).expect("a hash");
     let clients = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
     let web = files.write("web.yml", &format!("{TLS}{clients}basic_auth_users:\n  prometheus: {hash}\n"));
-    let server = Server::start(&web).await;
+    let server = Server::start(&web);
     let text = documented();
     assert!(text.contains(TARGET), "{text}");
     let text = text.replace(TARGET, &server.address.to_string());

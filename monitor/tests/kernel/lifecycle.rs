@@ -127,7 +127,7 @@ fn with_config(file: &Path) -> Command {
     command
 }
 
-/// `finwatch check` without the capabilities that other namespaces take.
+/// `finwatch check` without the capabilities that other namespaces and other users' processes take.
 #[test]
 fn check_tells_what_other_namespaces_take() {
     if !can_run("check_tells_what_other_namespaces_take") {
@@ -135,21 +135,29 @@ fn check_tells_what_other_namespaces_take() {
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("finwatch.toml");
-    let row = |netns: &str| {
+    let row = |netns: &str, name: &str| {
         fs::write(&file, format!("netns = \"{netns}\"\n")).expect("a temporary file");
         let mut check = Command::new("setpriv");
-        check.args(["--bounding-set", "-sys_admin,-sys_ptrace", env!("CARGO_BIN_EXE_finwatch")]);
+        check.args([
+            "--bounding-set",
+            "-sys_admin,-sys_ptrace,-dac_read_search",
+            env!("CARGO_BIN_EXE_finwatch"),
+        ]);
         let output = check.args(["check", "--strict", "--config"]).arg(&file).output();
         let output = output.expect("`setpriv` of util-linux starts");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let row = text.lines().find(|line| line.contains("other namespaces"));
+        let row = text.lines().find(|line| line.contains(name));
         (output.status.code(), row.unwrap_or_else(|| panic!("no row:\n{text}")).to_owned())
     };
-    let (status, told) = row("all");
+    let (status, told) = row("all", "other namespaces");
     assert_eq!(status, Some(1), "{told}");
     for what in ["degraded", "CAP_SYS_ADMIN to enter", "CAP_SYS_PTRACE to find", "--netns host"] {
         assert!(told.contains(what), "{what}: {told}");
     }
-    let (_, told) = row("host");
+    let (_, told) = row("host", "other namespaces");
     assert!(told.starts_with("ok"), "{told}");
+    let (_, told) = row("host", "older connections");
+    for what in ["degraded", "\"unknown\"", "CAP_SYS_PTRACE to see", "CAP_DAC_READ_SEARCH to list"] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
 }

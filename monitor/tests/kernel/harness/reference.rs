@@ -3,7 +3,7 @@
 use std::{
     fs::metadata,
     net::{IpAddr, SocketAddr},
-    os::{fd::OwnedFd, linux::fs::MetadataExt as _},
+    os::{fd::OwnedFd, linux::fs::MetadataExt as _, unix::process::CommandExt as _},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
@@ -100,6 +100,8 @@ pub(crate) fn netns_inode() -> u64 {
     metadata("/proc/thread-self/ns/net").expect("/proc is mounted").st_ino()
 }
 
+const NOBODY: u32 = 65_534;
+
 /// A process in the calling thread's namespace: by it everybody finds the namespace, as they find a container.
 pub(crate) struct Resident(Child);
 
@@ -111,11 +113,11 @@ impl Resident {
 }
 
 impl Resident {
-    /// Starts one that holds `socket` too. The tests' own threads have descriptors of their own, which `/proc` shows with
+    /// Starts one of another user, as proxies' workers are, that holds `socket` too. The tests' own threads have descriptors of their own, which `/proc` shows with
     /// the thread but not with the process.
     pub(crate) fn holding(socket: &Socket) -> Self {
         let held = OwnedFd::from(socket.try_clone().expect("a second descriptor"));
-        let child = Command::new("sleep").arg("120").stdin(Stdio::from(held)).spawn();
+        let child = Command::new("sleep").arg("120").uid(NOBODY).gid(NOBODY).stdin(Stdio::from(held)).spawn();
         Self(child.expect("`sleep` starts"))
     }
 }
