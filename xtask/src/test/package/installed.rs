@@ -4,7 +4,12 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{assert_works, guest::Guest, reloaded};
+use super::{
+    assert_works,
+    guest::Guest,
+    older::{HOLDER, Older},
+    reloaded,
+};
 use crate::package::{self, Packages, VERSION};
 
 /// What the unit grants, with and without its drop-in.
@@ -56,11 +61,16 @@ pub(super) fn run(packages: &Packages) -> Result<()> {
     assert_limit(&guest, 512)?;
     reloaded::run(&guest, CONFIG).context("reloaded")?;
 
+    let older = Older::open(&guest)?;
+    guest.run("systemctl", &["restart", "finwatch"])?;
+    older.assert_holder(&guest, "unknown").context("without the drop-in")?;
+
     let drop_ins = "/etc/systemd/system/finwatch.service.d";
     guest.run("mkdir", &["--parents", drop_ins])?;
     guest.run("cp", &[EXAMPLE, drop_ins])?;
     guest.run("systemctl", &["daemon-reload"])?;
     guest.run("systemctl", &["restart", "finwatch"])?;
+    older.assert_holder(&guest, HOLDER).context("with the drop-in")?;
     assert_works(&guest.namespace).context("with the drop-in")?;
     assert_confined(&guest, SYS_ADMIN | SYS_PTRACE | DAC_READ_SEARCH).context("with the drop-in")?;
     let told = guest.run("finwatch", &["check", "--config", CONFIG])?;
