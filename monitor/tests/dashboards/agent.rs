@@ -45,13 +45,15 @@ fn sight() -> Vec<Panel> {
             "All of it should be 0. folded: counted under other, raise --max-pairs. untracked: not watched, raise \
              --max-connections. evicted: a late reset may go uncounted, raise --max-connections. untracked resets: \
              sent of connections not watched; harmless where a filter leaves them out, or soon after the agent's \
-             start. missed ends: found gone by a walk, and counted nowhere else.",
+             start. missed ends: found gone by a walk, and counted nowhere else. no names: Kubernetes or Docker did not tell \
+             a pod's or container's name, its id is shown; look at the agent's log.",
         )
         .query("rate(finwatch_pairs_folded_total{HOST}[RATE])", "{{instance}} folded")
         .query("rate(finwatch_untracked_connections_total{HOST}[RATE])", "{{instance}} untracked")
         .query("rate(finwatch_closed_connections_evicted_total{HOST}[RATE])", "{{instance}} evicted")
         .query("rate(finwatch_untracked_resets_total{HOST}[RATE])", "{{instance}} untracked resets")
-        .query("rate(finwatch_connections_missed_end_total{HOST}[RATE])", "{{instance}} missed ends"),
+        .query("rate(finwatch_connections_missed_end_total{HOST}[RATE])", "{{instance}} missed ends")
+        .query("rate(finwatch_workload_name_errors_total{HOST}[RATE])", "{{instance}} no names, {{source}}"),
         Panel::lines(
             "BPF runs that the kernel skipped",
             "cps",
