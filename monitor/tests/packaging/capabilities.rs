@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, env, fs};
 
-use finwatch::kernel::rights::{FOR_NAMESPACES, NEEDED, lasting};
+use finwatch::kernel::rights::{FOR_NAMESPACES, FOR_PROCESSES, NEEDED, lasting};
 use procfs::sys::kernel::Version;
 
 use crate::{path, text};
@@ -18,8 +18,9 @@ fn needed() -> BTreeSet<String> {
     names(NEEDED)
 }
 
-fn for_namespaces() -> BTreeSet<String> {
-    names(FOR_NAMESPACES)
+/// What other namespaces and other users' processes take on top.
+fn for_others() -> BTreeSet<String> {
+    names(FOR_NAMESPACES.into_iter().chain(FOR_PROCESSES))
 }
 
 /// What a manifest adds, without Kubernetes' short form.
@@ -33,7 +34,7 @@ fn added(manifest: &str) -> BTreeSet<String> {
 #[test]
 fn the_manifests_add_what_is_needed_and_no_more() {
     assert_eq!(added(&text("deploy/kubernetes/finwatch.yaml")), needed());
-    let all = needed().union(&for_namespaces()).cloned().collect();
+    let all = needed().union(&for_others()).cloned().collect();
     assert_eq!(added(&text("deploy/kubernetes/finwatch-all-namespaces.yaml")), all);
 }
 
@@ -48,12 +49,12 @@ fn compose_adds_what_is_needed_and_no_more() {
 }
 
 #[test]
-fn the_drop_in_adds_what_other_namespaces_take() {
+fn the_drop_in_adds_what_other_namespaces_and_processes_take() {
     let drop_in = text("deploy/systemd/finwatch.service.d/namespaces.conf");
     for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
         let granted = drop_in.lines().filter_map(|line| line.strip_prefix(setting));
         let granted: BTreeSet<String> = granted.flat_map(str::split_whitespace).map(str::to_owned).collect();
-        assert_eq!(granted, for_namespaces(), "{setting}");
+        assert_eq!(granted, for_others(), "{setting}");
     }
 }
 
@@ -62,8 +63,8 @@ fn the_document_has_the_table_of_what_the_program_knows() {
     let (new, old) = (Some(Version::new(6, 0, 0)), Some(Version::new(5, 10, 0)));
     let keeps = |capability, kernel| lasting(false, kernel).iter().any(|(kept, _)| *kept == capability);
     let features = NEEDED.map(|row| ("everything", row)).into_iter();
-    let features =
-        features.chain(FOR_NAMESPACES.map(|row| ("other namespaces, other users' processes", row)));
+    let features = features.chain(FOR_NAMESPACES.map(|row| ("other namespaces", row)));
+    let features = features.chain(FOR_PROCESSES.map(|row| ("other users' processes", row)));
     let rows = features.map(|(feature, (capability, what))| {
         let once_attached = match (keeps(capability, new), keeps(capability, old)) {
             (true, _) => "kept",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use clap::Parser as _;
+use finwatch::cli::args::{Cli, Command};
 use toml::Value;
 
 use crate::{path, text};
@@ -44,6 +46,21 @@ fn there_is_one_version() {
     assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")), "{chart}");
     let compose = text("deploy/compose/compose.yaml");
     assert!(compose.contains(&format!("image: finwatch:${{FINWATCH_VERSION:-{version}}}")), "{compose}");
+}
+
+#[test]
+fn the_manifests_start_it_with_flags_that_exist() {
+    for manifest in ["finwatch", "finwatch-all-namespaces"] {
+        let text = text(&format!("deploy/kubernetes/{manifest}.yaml"));
+        let (_, rest) = text.split_once("args:\n").expect("arguments");
+        let args = rest.lines().map_while(|line| line.trim().strip_prefix("- "));
+        let cli = Cli::try_parse_from(["finwatch"].into_iter().chain(args));
+        let Command::Run(run) = cli.unwrap_or_else(|error| panic!("{manifest}: {error}")).command else {
+            panic!("{manifest} starts something else than the daemon");
+        };
+        assert_eq!(run.options.kubernetes, Some(true), "{manifest}");
+        assert!(text.contains("name: NODE_NAME"), "{manifest}");
+    }
 }
 
 #[test]

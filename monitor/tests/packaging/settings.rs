@@ -1,6 +1,6 @@
 //! The configuration file that packages install: every option, and nothing but the defaults.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path};
 
 use clap::CommandFactory as _;
 use finwatch::{
@@ -14,7 +14,8 @@ const FILE: &str = "deploy/finwatch.toml";
 /// Flags that stand in no file.
 const FLAGS_ONLY: [&str; 3] = ["config", "help", "version"];
 /// What is off unless it is given: shown in the text, as it has no default.
-const WITHOUT_DEFAULT: [&str; 1] = ["incident-file"];
+const WITHOUT_DEFAULT: [&str; 6] =
+    ["incident-file", "kubernetes-api", "kubernetes-ca", "kubernetes-token", "node-name", "web-config"];
 
 fn loaded(file: Option<&Path>) -> String {
     let config = Config::load(LogArgs::default(), Options::default(), file);
@@ -57,4 +58,18 @@ fn it_shows_every_option() {
     for option in WITHOUT_DEFAULT {
         assert!(text.contains(&format!("#   {option} = ")), "{option}");
     }
+}
+
+#[test]
+fn what_it_gives_as_examples_can_be_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("finwatch.toml");
+    let text = text(FILE);
+    let shown = text.lines().map(|line| line.strip_prefix("#   ").unwrap_or(line));
+    fs::write(&file, shown.flat_map(|line| [line, "\n"]).collect::<String>()).expect("our own directory");
+    let config = Config::load(LogArgs::default(), Options::default(), Some(&file));
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address").to_ipv6_mapped();
+    assert_eq!(config.names.upstream(address("10.0.0.5"), 8080), Some("checkout"));
+    assert_eq!(config.names.proxy(address("10.2.3.4")), Some("edge"));
 }

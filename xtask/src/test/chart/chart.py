@@ -16,8 +16,23 @@ PLAIN_VALUES = {
     "finwatch-all-namespaces.yaml": {"otherNamespaces": True},
 }
 MONITORED = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
+SCRAPED = {
+    "scheme": "https",
+    "tlsConfig": {"ca": {"secret": {"name": "finwatch-ca", "key": "ca.crt"}}, "serverName": "finwatch"},
+    "basicAuth": {
+        "username": {"name": "finwatch-scraper", "key": "username"},
+        "password": {"name": "finwatch-scraper", "key": "password"},
+    },
+}
+GUARDED = {
+    "webConfig": {"secretName": "finwatch-web"},
+    "podMonitor": {"enabled": True, **SCRAPED},
+    "serviceMonitor": {"enabled": True, **SCRAPED},
+}
+NAMELESS = {"kubernetes": False}
 EVERYTHING = {
     **MONITORED,
+    **GUARDED,
     "otherNamespaces": True,
     "config": {"max-pairs": 8192, "exclude-port": [22, 10250]},
     "priorityClassName": "system-node-critical",
@@ -55,15 +70,47 @@ def refuses(chart, values):
     sys.exit(f"values.schema.json lets {values} pass")
 
 
+def only(documents, kind):
+    [document] = [document for document in documents if document["kind"] == kind]
+    return document
+
+
+def check_guarded(documents):
+    """Nobody but root reads the secret, no probe needs it, and Prometheus is told."""
+    pod = only(documents, "DaemonSet")["spec"]["template"]["spec"]
+    [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert secret == {"secretName": "finwatch-web", "defaultMode": 0o440}, secret
+    [container] = pod["containers"]
+    assert "--web-config=/etc/finwatch-web/web.yml" in container["args"], container["args"]
+    for probe in ["livenessProbe", "readinessProbe"]:
+        assert container[probe] == {"tcpSocket": {"port": "metrics"}}, container[probe]
+    for kind, endpoints in [("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints")]:
+        [endpoint] = only(documents, kind)["spec"][endpoints]
+        assert endpoint.items() >= SCRAPED.items(), endpoint
+
+
+def check_nameless(documents):
+    """Who asks for no names has no token and no role."""
+    kinds = {document["kind"] for document in documents}
+    assert kinds == {"ConfigMap", "DaemonSet", "ServiceAccount"}, kinds
+    pod = only(documents, "DaemonSet")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False and "env" not in container, pod
+    assert "--kubernetes" not in container["args"], container["args"]
+
+
 def main():
     findings = helm.lint(str(CHART), strict=True)
     worse = [message for message in findings["messages"] if message["severity"] > ADVICE]
     if worse or findings["errors"] or findings["total_charts_linted"] != 1:
         sys.exit(f"lint: {findings}")
     with helm.Chart.load(str(CHART)) as chart:
-        for values in [{"port": 0}, {"otherNamespace": True}, {"podMonitor": {"interval": "often"}}]:
+        for values in [{"port": 0}, {"otherNamespace": True}, {"podMonitor": {"interval": "often"}}, {"kubernetes": 1}, {"webConfig": "x"}]:
             refuses(chart, values)
-        checked = sum(validate(rendered(chart, values)) for values in [*PLAIN_VALUES.values(), MONITORED, EVERYTHING])
+        variants = [*PLAIN_VALUES.values(), MONITORED, GUARDED, NAMELESS, EVERYTHING]
+        checked = sum(validate(rendered(chart, values)) for values in variants)
+        check_guarded(rendered(chart, GUARDED))
+        check_nameless(rendered(chart, NAMELESS))
         print(f"schemas: {checked} documents of Kubernetes {', '.join(KUBERNETES)}")
         for file, values in PLAIN_VALUES.items():
             documents = [FIRST, *rendered(chart, values)]

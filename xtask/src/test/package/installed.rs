@@ -1,14 +1,20 @@
-//! The Debian package on a Debian: installed, started, scraped, upgraded, given more rights, removed and purged.
+//! The Debian package on a Debian: installed, started, scraped, upgraded, reloaded, given more rights, removed and purged.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{assert_works, guest::Guest};
+use super::{
+    assert_works,
+    guest::Guest,
+    older::{HOLDER, Older},
+    reloaded,
+};
 use crate::package::{self, Packages, VERSION};
 
 /// What the unit grants, with and without its drop-in.
-const GRANTED: &str = "CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN,CAP_SYS_PTRACE";
+const GRANTED: &str = "CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN,CAP_SYS_PTRACE,CAP_DAC_READ_SEARCH";
+const DAC_READ_SEARCH: u64 = 1 << 2;
 const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
 const CONFIG: &str = "/etc/finwatch.toml";
@@ -53,16 +59,22 @@ pub(super) fn run(packages: &Packages) -> Result<()> {
     let version = guest.run("dpkg-query", &["--show", "--showformat", "${Version}", "finwatch"])?;
     ensure!(version == format!("{VERSION}-1"), "installed is {version}");
     assert_limit(&guest, 512)?;
+    reloaded::run(&guest, CONFIG).context("reloaded")?;
+
+    let older = Older::open(&guest)?;
+    guest.run("systemctl", &["restart", "finwatch"])?;
+    older.assert_holder(&guest, "unknown").context("without the drop-in")?;
 
     let drop_ins = "/etc/systemd/system/finwatch.service.d";
     guest.run("mkdir", &["--parents", drop_ins])?;
     guest.run("cp", &[EXAMPLE, drop_ins])?;
     guest.run("systemctl", &["daemon-reload"])?;
     guest.run("systemctl", &["restart", "finwatch"])?;
+    older.assert_holder(&guest, HOLDER).context("with the drop-in")?;
     assert_works(&guest.namespace).context("with the drop-in")?;
-    assert_confined(&guest, SYS_ADMIN | SYS_PTRACE).context("with the drop-in")?;
+    assert_confined(&guest, SYS_ADMIN | SYS_PTRACE | DAC_READ_SEARCH).context("with the drop-in")?;
     let told = guest.run("finwatch", &["check", "--config", CONFIG])?;
-    let row = format!("pid {}: holds CAP_SYS_PTRACE, CAP_SYS_ADMIN", pid(&guest)?);
+    let row = format!("pid {}: holds CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN", pid(&guest)?);
     ensure!(told.contains(&row), "check does not say {row}:\n{told}");
 
     guest.run("dpkg", &["--remove", "finwatch"])?;
@@ -79,7 +91,7 @@ pub(super) fn run(packages: &Packages) -> Result<()> {
     Ok(())
 }
 
-fn pid(guest: &Guest) -> Result<u32> {
+pub(super) fn pid(guest: &Guest) -> Result<u32> {
     let told = guest.run("systemctl", &["show", "--property", "MainPID", "--value", "finwatch"])?;
     let pid = told.parse().ok().filter(|pid| *pid != 0);
     pid.with_context(|| format!("finwatch does not run: {told}"))

@@ -4,6 +4,8 @@
 mod bare;
 mod guest;
 mod installed;
+mod older;
+mod reloaded;
 
 use std::time::Duration;
 
