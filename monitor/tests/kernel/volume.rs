@@ -59,7 +59,9 @@ fn twenty_thousand(walked: bool) {
                     }
                 });
             }
-            traffic.into_iter().for_each(|thread| thread.join().expect("all are opened and closed"));
+            for thread in traffic {
+                thread.join().expect("all are opened and closed");
+            }
             over.store(true, Ordering::Relaxed);
         });
         until("the table of live connections is as before", || {
