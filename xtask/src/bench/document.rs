@@ -45,12 +45,14 @@ fn machine() -> String {
     let info = read("/proc/cpuinfo");
     let models = info.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let models: Vec<&str> = models.map(|(_, model)| model.trim()).collect();
-    let kernel = read("/proc/sys/kernel/osrelease");
+    let release = read("/proc/sys/kernel/osrelease");
+    // What follows the version names a build, which nobody else has.
+    let kernel = release.trim().split('-').next().unwrap_or_default();
     format!(
         "{} x {}, Linux {}, {}, {}",
         models.len(),
         models.first().unwrap_or(&"unknown processor"),
-        kernel.trim(),
+        kernel,
         version("nginx", "-v"),
         version("bpftrace", "--version"),
     )

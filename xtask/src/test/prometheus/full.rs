@@ -10,21 +10,18 @@ use super::{
 };
 
 /// What other software adds to what nginx and Node.js do.
-const SOFTWARE: [&str; 4] = [
-    "silent drop: never acknowledged",
-    "CLOSE_WAIT leak",
-    "a pool fills up",
-    "gunicorn's accept queue is full",
-];
-/// Alerts that no traffic sets off here: the agent has room, its hooks work, nothing is out of reach, no test
-/// holds a thousand sockets in TIME_WAIT, and a race of which both ends are seen is told at the proxy's.
-const NEVER: [&str; 12] = [
+const SOFTWARE: [&str; 3] =
+    ["silent drop: never acknowledged", "CLOSE_WAIT leak", "gunicorn's accept queue is full"];
+/// Alerts that no traffic sets off here: the agent has room, its hooks work, nothing is out of reach, no pool grows for
+/// long, no test holds a thousand sockets in TIME_WAIT, and a race of which both ends are seen is told at the proxy's.
+const NEVER: [&str; 13] = [
     "FinwatchAgentDown",
     "FinwatchConnectionsUntracked",
     "FinwatchConnectsTimeOut",
     "FinwatchHookDegraded",
     "FinwatchOwnSideCloses",
     "FinwatchPairsFolded",
+    "FinwatchPoolExhausted",
     "FinwatchRecordsLost",
     "FinwatchReloadFailed",
     "FinwatchRunsMissed",
