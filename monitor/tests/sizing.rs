@@ -5,9 +5,13 @@ mod support;
 
 use std::{env, fmt::Write as _, fs, sync::Arc, time::Instant};
 
-use finwatch::model::{
-    levels::{PairLevel, Snapshot},
-    source::{HistogramId, LevelSource, PairSource},
+use finwatch::{
+    export::exposition::Exporter,
+    model::{
+        labels::ProcessFilter,
+        levels::{PairLevel, Snapshot},
+        source::{HistogramId, LevelSource, PairSource},
+    },
 };
 use finwatch_ebpf::{
     histogram::SLOTS,
@@ -120,7 +124,8 @@ fn scrape(mix: &'static Mix, pairs: u32) -> (u64, u64) {
         pairs: (0..pairs).map(|slot| (slot, level)).collect(),
         namespaces: Vec::new(),
     };
-    let exporter = support::exporter_of(Arc::new(Pairs(mix, pairs)));
+    let (units, agent) = (Arc::new(support::Units), Arc::new(support::Agent));
+    let exporter = Exporter::new(Arc::new(Pairs(mix, pairs)), units, agent, ProcessFilter::default());
     let mut text = Vec::new();
     exporter.with_levels(Arc::new(Levels(Arc::new(snapshot))), 0).write(&mut text).expect("memory");
     let text = String::from_utf8(text).expect("text");

@@ -193,10 +193,6 @@ pub(crate) fn filtered(pairs: Pairs, filter: ProcessFilter) -> Exporter {
     Exporter::new(Arc::new(pairs), Arc::new(Units), Arc::new(Agent), filter)
 }
 
-pub(crate) fn exporter_of(pairs: Arc<dyn PairSource>) -> Exporter {
-    Exporter::new(pairs, Arc::new(Units), Arc::new(Agent), ProcessFilter::default())
-}
-
 /// A snapshot that never ages.
 pub(crate) struct Levels(Arc<Snapshot>);
 
