@@ -79,6 +79,15 @@ impl HaProxy {
         Ok(())
     }
 
+    /// Requests upon which the server's end closed or reset the connection, by the log: whether HAProxy then answered 502
+    /// or closed as well.
+    pub(super) fn server_aborts(&self) -> u64 {
+        self.log()
+            .lines()
+            .filter(|line| termination(line).is_some_and(|state| state.starts_with('S')))
+            .count() as u64
+    }
+
     /// A line for each request, with how its session ended.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -104,6 +113,12 @@ impl HaProxy {
     }
 }
 
+/// How a request's session ended: <https://docs.haproxy.org/2.6/configuration.html#8.5>.
+fn termination(line: &str) -> Option<&str> {
+    let mut fields = line.split_whitespace().skip_while(|field| *field != "upstream/only");
+    fields.nth(6)
+}
+
 /// One line of `show stat`, by column.
 #[derive(Debug)]
 pub(super) struct Statistics(BTreeMap<String, String>);
@@ -126,6 +141,13 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_logged_request_tells_how_it_ended() {
+        let line = "127.0.0.1:4 [21/Nov/2026:17:11:12.251] clients upstream/only 0/0/0/-1/2 502 209 - - SH-- 1/1/0/0/0 0/0 \"GET /\"";
+        assert_eq!(termination(line), Some("SH--"));
+        assert_eq!(termination("Proxy clients started."), None);
+    }
 
     #[test]
     fn the_servers_line_is_read_by_column() {

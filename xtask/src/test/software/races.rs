@@ -174,9 +174,9 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
     same("lost requests the finding names", told.lost(), failed)
 }
 
-/// Requests that HAProxy sent and got no answer to: it sends them again, or answers 502.
+/// Requests that HAProxy sent and got no answer to: it sends them again, or gives them up.
 fn failed_exchanges(haproxy: &HaProxy) -> Result<u64> {
-    Ok(haproxy.server()?.count("wretr")? + haproxy.clients()?.count("hrsp_5xx")?)
+    Ok(haproxy.server()?.count("wretr")? + haproxy.server_aborts())
 }
 
 /// HAProxy as what nginx proxies to: its `timeout http-keep-alive` is the upstream's idle timeout.
