@@ -165,20 +165,29 @@ fn namespaces(wanted: Netns) -> Finding {
     if wanted == Netns::Host {
         return Finding::new(name, Status::Ok, "not wanted (netns = host)");
     }
-    let without = "their connections are counted, but sockets, accept queues and ephemeral ports are not shown: {} \
-                   missing; give the capabilities, or leave other namespaces out with --netns host";
-    extra(name, &rights::FOR_NAMESPACES, without)
+    extra(name, &rights::FOR_NAMESPACES, |missing| {
+        format!(
+            "their connections are counted, but sockets, accept queues and ephemeral ports are not shown: {missing} \
+             missing; give the capabilities, or leave other namespaces out with --netns host"
+        )
+    })
 }
 
 /// Whether older connections can be told by their process.
 fn processes() -> Finding {
-    let without =
-        "those of other users' processes are counted as \"unknown\" until they are opened anew: {} missing";
-    extra("older connections", &rights::FOR_PROCESSES, without)
+    extra("older connections", &rights::FOR_PROCESSES, |missing| {
+        format!(
+            "those of other users' processes are counted as \"unknown\" until they are opened anew: {missing} missing"
+        )
+    })
 }
 
-/// What can be done with these; `without` says with `{}` what cannot where some are missing.
-fn extra(name: &'static str, wanted: &[(Capability, &'static str)], without: &str) -> Finding {
+/// What can be done with these; `without` says what cannot where some are missing.
+fn extra(
+    name: &'static str,
+    wanted: &[(Capability, &'static str)],
+    without: impl FnOnce(&str) -> String,
+) -> Finding {
     let told = |rights: &[(Capability, &str)], between: &str| {
         let each: Vec<String> = rights.iter().map(|(right, what)| format!("{right} {what}")).collect();
         each.join(between)
@@ -187,7 +196,7 @@ fn extra(name: &'static str, wanted: &[(Capability, &'static str)], without: &st
     if missing.is_empty() {
         return Finding::new(name, Status::Ok, told(wanted, ", "));
     }
-    Finding::new(name, Status::Degraded, without.replace("{}", &told(&missing, ", and ")))
+    Finding::new(name, Status::Degraded, without(&told(&missing, ", and ")))
 }
 
 /// Whether the kernel's types can be read; a row for them and one for each field that is missing.

@@ -15,7 +15,8 @@ pub const FOR_NAMESPACES: [(Capability, &str); 2] = [
 ];
 
 /// What it takes to tell whose the connections are that are older than the agent, where another user's process holds them:
-/// <https://github.com/torvalds/linux/blob/v6.12/fs/proc/fd.c#L333-L352>
+/// `proc_fd_permission` in
+/// <https://github.com/torvalds/linux/blob/0d72b92883c651a11059d93335f33d65c6eb653b/fs/proc/fd.c>
 pub const FOR_PROCESSES: [(Capability, &str); 2] = [
     (Capability::CAP_SYS_PTRACE, "to see what other users' processes hold"),
     (Capability::CAP_DAC_READ_SEARCH, "to list it"),

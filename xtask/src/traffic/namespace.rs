@@ -7,11 +7,17 @@ use std::{
     path::PathBuf,
     process::{self, Command},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::{
+    nginx::Nginx,
+    node::{Node, Server},
+    proxy::Proxy,
+};
 use crate::{host, process::typed};
 
 /// An address within that is not of the loopback net, where the kernel uses ports in TIME_WAIT again after a second.
@@ -20,6 +26,8 @@ pub(crate) const WITHIN: &str = "198.18.0.1";
 pub(crate) const HERE: &str = "198.18.0.2";
 /// Where a range of local ports begins.
 const FIRST_PORT: u16 = 40_000;
+/// Longer than any traffic here: the upstream closes no idle connection.
+const LONG: Duration = Duration::from_mins(2);
 
 /// A namespace; dropping it removes it, and the link to it.
 pub(crate) struct Namespace {
@@ -51,6 +59,19 @@ impl Namespace {
             });
             thread.join().map_err(|_| anyhow!("what was done in namespace {} panicked", self.name))?
         })
+    }
+
+    /// Within, Node.js at this port of [`WITHIN`] and nginx that closes after each exchange, so that each leaves a local
+    /// port in TIME_WAIT.
+    pub(crate) fn unkept(&self, port: u16) -> Result<(Node, Nginx)> {
+        let address = WITHIN;
+        let server = Server { address, port, namespace: Some(self), ..Server::obeying(LONG) };
+        let node = Node::serve(&server)?;
+        let mut proxy = Proxy::to(node.address());
+        // Without Connection: close nginx is the one that closes.
+        proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
+        let nginx = Nginx::in_namespace(self, &proxy)?;
+        Ok((node, nginx))
     }
 
     /// One on its own with so many local ports.

@@ -133,6 +133,6 @@ pub(super) fn explained() -> Explanation {
         ),
         silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool that grows and has idle connections; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
         remedy: "look at the upstream's speed first; HAProxy's `maxconn` \
-                protects it meanwhile, since what is more waits there (nginx answers 502 beyond `max_conns`).",
+                protects it meanwhile.",
     }
 }

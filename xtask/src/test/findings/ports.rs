@@ -17,10 +17,7 @@ use crate::{
     traffic::{
         Seen,
         clients::{post_at, until},
-        namespace::{Namespace, WITHIN},
-        nginx::Nginx,
-        node::{Node, Server},
-        proxy::Proxy,
+        namespace::Namespace,
     },
 };
 
@@ -31,7 +28,6 @@ const PORT: u16 = 18_099;
 const PACE: Duration = Duration::from_millis(50);
 /// After the first mark of what is held, which the daemon takes every ten seconds, and before the last port is gone.
 const BEFORE: Duration = Duration::from_secs(12);
-const LONG: Duration = Duration::from_mins(2);
 /// How nginx words it.
 const NO_PORT: &str = "failed (99: Cannot assign requested address) while connecting to upstream";
 
@@ -40,17 +36,8 @@ pub(super) fn used_up(binary: &Path, _: &Daemon) -> Result<()> {
     // No other nginx of this host: one that keeps connections would be compared with this one.
     let daemon = Daemon::private_with(binary, &["--include-port", &PORT.to_string()])?;
     let namespace = Namespace::with_ports(PORTS)?;
-    let node = Node::serve(&Server {
-        address: WITHIN,
-        port: PORT,
-        namespace: Some(&namespace),
-        ..Server::obeying(LONG)
-    })?;
+    let (node, nginx) = namespace.unkept(PORT)?;
     let upstream = node.address();
-    let mut proxy = Proxy::to(&upstream);
-    // Without Connection: close nginx is the one that closes.
-    proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
-    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
     let socket = nginx.socket();
     let start = Instant::now();
     until(start + BEFORE, PACE, || post_at(&socket, "/ok"))?;

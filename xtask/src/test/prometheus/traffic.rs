@@ -12,7 +12,7 @@ use crate::{
     traffic::{
         self, Seen, Stage,
         clients::{at_once, post, post_at, until},
-        namespace::{Namespace, WITHIN},
+        namespace::Namespace,
         nginx::Nginx,
         node::{Node, Server},
         proxy::Proxy,
@@ -77,16 +77,7 @@ fn lossy(end: Instant) -> Result<(String, Seen)> {
 /// As many connections as there are local ports, one after the other.
 fn few_ports(end: Instant) -> Result<()> {
     let namespace = Namespace::with_ports(PORTS)?;
-    let node = Node::serve(&Server {
-        address: WITHIN,
-        port: PORT,
-        namespace: Some(&namespace),
-        ..Server::obeying(LONG)
-    })?;
-    let mut proxy = Proxy::to(node.address());
-    // Without Connection: close nginx is the one that closes, and keeps the port in TIME_WAIT.
-    proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
-    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
+    let (_node, nginx) = namespace.unkept(PORT)?;
     let socket = nginx.socket();
     until(end, 2 * PACE, || post_at(&socket, "/ok"))?;
     // The last reading of the namespace is not from before all of it.

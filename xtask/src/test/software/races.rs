@@ -165,7 +165,7 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("uvicorn")?;
     println!(
-        "  HAProxy: {} retries, {} answers 502",
+        "  HAProxy: {} retries, {} answers 5xx",
         haproxy.server()?.count("wretr")?,
         haproxy.clients()?.count("hrsp_5xx")?
     );
