@@ -133,7 +133,8 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     lines.extend(
         [
             "Rates are counts between two readings over the measured time. lost and closed by are",
-            "of the whole window; open, idle, t_wait and ports are as of the last walk.",
+            "of the whole window; open, t_wait and ports are as of the last walk, and so is what of open is",
+            "busy (used within a second, or with a request that waits) and what is idle.",
             "Above the table, a connection with both ends on this host counts at each.",
         ]
         .map(Line::raw),
