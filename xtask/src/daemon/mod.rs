@@ -19,8 +19,8 @@ use crate::{host, interrupt, process::Running};
 
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:9778";
-/// How long attaching every hook may take.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long attaching every hook may take where much else goes on.
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// A daemon under way; dropping it ends it.
 pub(crate) struct Daemon {

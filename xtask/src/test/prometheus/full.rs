@@ -1,7 +1,7 @@
 //! The traffic of every finding, each scenario with its own checks, while Prometheus reads a daemon of its own; and what
 //! sets off the alerts that no finding does.
 
-use std::{collections::BTreeMap, path::Path, thread};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Result, ensure};
 
@@ -28,18 +28,13 @@ pub(super) fn host_only(binary: &Path) -> Result<Daemon> {
     Daemon::private_with(binary, &["--netns", "host", "--proxy-ranges", "198.18.0.0/24"])
 }
 
-/// Plays it.
+/// Plays it, one after the other: each has daemons of its own beside those that Prometheus reads.
 pub(super) fn play(binary: &Path) -> Result<Tally> {
-    let tally = thread::scope(|scope| {
-        let software = scope.spawn(|| software::run(binary, &SOFTWARE));
-        let findings = findings::run(binary, &findings::scenarios());
-        let software = software.join().unwrap_or_else(|_| Ok(Tally::ONE_FAILED));
-        anyhow::Ok(findings? + software?)
-    })?;
-    // After them: as much load as there can be would delay their clients.
+    let findings = findings::run(binary, &findings::scenarios())?;
+    let software = software::run(binary, &SOFTWARE)?;
     time_wait::grows()?;
     nested::interrupts()?;
-    Ok(tally)
+    Ok(findings + software)
 }
 
 /// No panel, no recording rule and no alert is without data.
