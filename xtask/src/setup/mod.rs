@@ -150,6 +150,11 @@ impl Plan {
             program("mmdebstrap", "mmdebstrap", "makes a Debian in which the package is installed");
             program("systemd-nspawn", "systemd-container", "boots it");
             program("lintian", "lintian", "judges the package");
+            program(
+                "dockerd",
+                "docker.io",
+                "starts a container that finwatch names; its service is neither started nor enabled",
+            );
             program("docker-compose", "docker-compose", "judges the compose file; nothing is started");
         }
         if purpose == Purpose::Bench {

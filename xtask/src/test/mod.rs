@@ -2,6 +2,7 @@
 
 mod cargo;
 mod chart;
+mod docker;
 mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
@@ -85,6 +86,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         Ok(Tally::ONE_PASSED)
     })?;
     if run.full {
+        let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
+        run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
     }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
