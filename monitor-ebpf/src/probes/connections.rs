@@ -5,7 +5,10 @@ use core::ptr::addr_of_mut;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     closed::Replaced,
-    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT, PairRecord},
+    wire::{
+        CONN_NO_REQUEST_RULES, CONN_PROXY, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT,
+        PairRecord,
+    },
 };
 
 use crate::{
@@ -35,8 +38,13 @@ pub fn track(sk: Common, pair: &Pair, conn: Connection) -> Option<*mut PairRecor
 pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
     let conn = placed(sk, pair, conn);
     if !insert(sk, &conn) {
-        count_untracked();
-        return false;
+        if own(sk).is_some() {
+            return false;
+        }
+        if !replace_missed(sk, &conn) {
+            count_untracked();
+            return false;
+        }
     }
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
@@ -117,6 +125,28 @@ pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
     // SAFETY: a live map value.
     let slot = unsafe { (*conn).slot };
     Some((conn, record(slot)?))
+}
+
+/// The connection at a socket's address, where it is this socket's own. An entry whose end was missed may stand where
+/// another socket has its address by now, of which no event was looked at: that one is at another port.
+#[inline(always)]
+pub fn own(sk: Common) -> Option<*mut Connection> {
+    CONNECTIONS.get_ptr_mut(sk.address()).filter(|conn| is_of(*conn, sk))
+}
+
+#[inline(always)]
+fn is_of(conn: *const Connection, sk: Common) -> bool {
+    // SAFETY: a live map value.
+    let slot = unsafe { (*conn).slot };
+    // SAFETY: as above.
+    let flags = unsafe { (*conn).flags };
+    if slot < FIRST_FREE_SLOT {
+        return true;
+    }
+    let Some(record) = record(slot) else { return true };
+    // SAFETY: a live map value.
+    let port = unsafe { (*record).key.port };
+    port == if flags & CONN_PROXY != 0 { sk.remote_port() } else { sk.bound_port() }
 }
 
 /// Marks a pair as in use now.
