@@ -33,14 +33,16 @@ pub(crate) fn differences(samples: &Samples, upstream: Ipv4Addr, totals: &Totals
         let pair = [("side", side), ("upstream", upstream.as_str())];
         for family in FAMILIES {
             // Each series, and that there is no other.
-            let all: u64 = expected.iter().filter(|((name, _), _)| name == family).map(|(_, count)| count).sum();
+            let all: u64 =
+                expected.iter().filter(|((name, _), _)| name == family).map(|(_, count)| count).sum();
             let series = expected.iter().filter(|((name, label), _)| name == family && label.is_some());
             let each = series.map(|((_, label), count)| (*label, *count));
             for (label, wanted) in each.chain([(None, all)]) {
                 let labels: Vec<_> = pair.into_iter().chain(label).collect();
                 let have = samples.sum(&format!("finwatch_{family}"), &labels)?;
                 if have != wanted {
-                    let label = label.map_or(String::new(), |(name, value)| format!("{{{name}=\"{value}\"}}"));
+                    let label =
+                        label.map_or(String::new(), |(name, value)| format!("{{{name}=\"{value}\"}}"));
                     wrong.push(format!("{upstream} side={side} {family}{label}: {have}, should be {wanted}"));
                 }
             }

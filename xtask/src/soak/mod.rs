@@ -256,7 +256,11 @@ fn expired(samples: &Samples, upstreams: u64) -> Result<Vec<String>> {
     let expired = samples.sum("finwatch_pairs_expired_total", &[])?;
     let made = upstreams * PAIRS;
     let all_gone = left == 0 && expired >= made;
-    Ok(if all_gone { Vec::new() } else { vec![format!("pairs: {made} made, {expired} dropped, {left} left")] })
+    Ok(if all_gone {
+        Vec::new()
+    } else {
+        vec![format!("pairs: {made} made, {expired} dropped, {left} left")]
+    })
 }
 
 /// What the daemon has open more than before the load, once it is at rest again.
