@@ -5,6 +5,7 @@ mod adoption_nginx;
 mod busy;
 mod confined;
 mod docs;
+mod faults;
 mod filters;
 mod harness;
 mod incidents;
