@@ -6,6 +6,7 @@ mod busy;
 mod confined;
 mod docs;
 mod faults;
+mod exposed;
 mod filters;
 mod harness;
 mod incidents;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
+mod names;
 mod namespaces;
 mod observe;
 mod pods;
