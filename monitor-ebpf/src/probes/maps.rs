@@ -12,7 +12,10 @@ use finwatch_ebpf::{
     },
     offsets::Offsets,
     requests::{Exchanges, RequestRecord},
-    wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
+    wire::{
+        ClosedConnection, ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord,
+        RESETTING_SLOTS, Settings, Totals,
+    },
 };
 
 /// Sizes marked so are set by the agent; the programs never see them.
@@ -56,6 +59,11 @@ pub static REQUESTS: Array<RequestRecord> = Array::with_max_entries(SET_BY_AGENT
 /// Connections that late segments may still concern; the oldest make room.
 #[map]
 pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
+
+/// Connections that have ended so that a reset of ours follows at once, by socket address, until it does; the oldest make
+/// room.
+#[map]
+pub static RESETTING: LruHashMap<u64, ClosedConnection> = LruHashMap::with_max_entries(RESETTING_SLOTS, 0);
 
 /// The pairs' records; the agent maps them into its memory.
 #[map]
