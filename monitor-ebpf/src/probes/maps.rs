@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use finwatch_ebpf::{
     levels::{
@@ -42,6 +42,10 @@ pub static SETTINGS: Settings = Settings {
 /// Live connections by socket address.
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+
+/// The address of the socket whose transition a CPU has looked at last; 0 once that is known to the second look.
+#[map]
+pub static LOOKED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Requests on live connections by socket address, where they are followed: room for each of [`CONNECTIONS`].
 #[map]

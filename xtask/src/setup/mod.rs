@@ -2,9 +2,9 @@
 
 mod apt;
 mod cargo_deb;
-pub(crate) mod grafana;
 pub(crate) mod python;
 mod toolchain;
+pub(crate) mod types;
 
 use std::{process::Command, time::Duration};
 
@@ -77,7 +77,7 @@ struct Plan {
     cargo_deb: bool,
     /// Programs in Python, which come after the packages.
     python: bool,
-    /// Grafana's types, which come after them as well.
+    /// Published types, which come after them as well.
     types: bool,
 }
 
@@ -140,7 +140,7 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
-            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
+            program("npm", "npm", "fetches what Grafana and the Prometheus operator publish as types");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
@@ -164,7 +164,7 @@ impl Plan {
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
         let cargo_deb = purpose.packages() && !cargo_deb::installed();
-        let types = purpose.tests() && !grafana::installed();
+        let types = purpose.tests() && !types::installed();
         Ok(Self { packages, linker, cargo_deb, python, types })
     }
 
@@ -189,12 +189,13 @@ impl Plan {
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
         if self.types {
-            let dir = grafana::directory();
+            let dir = types::directory();
             println!(
                 "  {:<24} what dashboards are checked against (npm, in {})",
                 "Grafana's types",
                 dir.display()
             );
+            println!("  {:<24} judge the chart's monitors (npm, there too)", "the operator's types");
         }
     }
 
@@ -214,7 +215,7 @@ impl Plan {
             python::install()?;
         }
         if self.types {
-            grafana::install()?;
+            types::install()?;
         }
         Ok(())
     }
