@@ -14,7 +14,8 @@ use crate::harness::{
     can_run,
     daemon::Daemon,
     netns,
-    reference::{assert_count, untraced_port},
+    reference::assert_count,
+    trace,
     traffic::{listen, local, pair},
     until,
 };
@@ -24,6 +25,9 @@ const RESETS: usize = 10_000;
 /// Refused connections, by each thread.
 const REFUSALS: usize = 15_000;
 const THREADS: u8 = 2;
+const PORT: u16 = 30_000;
+/// Nobody listens there.
+const CLOSED_PORT: u16 = 30_001;
 
 /// The upstream resets connections: nothing was ever said on them.
 fn reset(listener: &TcpListener, count: usize) {
@@ -37,15 +41,16 @@ fn reset(listener: &TcpListener, count: usize) {
 }
 
 /// Half of the storm: an upstream that resets, and one that is not there.
-fn storm(hosts: [u8; 2], port: u16, part: usize) -> Duration {
+fn storm(hosts: [u8; 2], part: usize) -> Duration {
     let since = Instant::now();
     thread::scope(|scope| {
         for host in hosts {
             scope.spawn(move || {
-                let listener = listen(local(host, port));
+                trace::leave_out_this_thread();
+                let listener = listen(local(host, PORT));
                 reset(&listener, RESETS / part);
                 for _ in 0..REFUSALS / part {
-                    TcpStream::connect(local(host, port + 1)).expect_err("nobody listens there");
+                    TcpStream::connect(local(host, CLOSED_PORT)).expect_err("nobody listens there");
                 }
             });
         }
@@ -58,15 +63,14 @@ fn a_storm_of_resets_is_counted_to_the_last() {
     if !can_run("a_storm_of_resets_is_counted_to_the_last") {
         return;
     }
-    let [port, absent] = [untraced_port(), untraced_port()];
-    assert_eq!(absent, port + 1);
+    trace::start();
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&["--incidents-per-second", "5000", "--incident-file-size", "1GiB"]);
         let hosts = [1, THREADS];
         // First it does what it can; then it does not get to run at all, so that the buffer must overrun.
-        let awake = storm(hosts, port, 2);
+        let awake = storm(hosts, 2);
         kill(daemon.pid, Signal::SIGSTOP).expect("a process of ours");
-        let asleep = storm(hosts, port, 2);
+        let asleep = storm(hosts, 2);
         kill(daemon.pid, Signal::SIGCONT).expect("a process of ours");
 
         let each = RESETS + REFUSALS;
@@ -80,7 +84,7 @@ fn a_storm_of_resets_is_counted_to_the_last() {
             (daemon.scrape().sum("finwatch_tracked_connections", &[]) < 0.5).then_some(())
         });
         for host in hosts {
-            let upstream = local(host, port).to_string();
+            let upstream = local(host, PORT).to_string();
             for (family, side, label) in [
                 ("connections_opened", "proxy", None),
                 ("connections_opened", "upstream", None),
@@ -94,7 +98,7 @@ fn a_storm_of_resets_is_counted_to_the_last() {
                 assert_count(&format!("{family} {labels:?}"), sum(family, &labels), RESETS);
                 assert_count(&format!("{family} side={side}, all"), sum(family, &pair), RESETS);
             }
-            let absent = local(host, absent).to_string();
+            let absent = local(host, CLOSED_PORT).to_string();
             let refused = [("upstream", absent.as_str()), ("reason", "refused")];
             assert_count("refused", sum("connect_failures", &refused), REFUSALS);
         }
@@ -109,7 +113,7 @@ fn a_storm_of_resets_is_counted_to_the_last() {
         });
 
         // It is over: what comes now is recorded.
-        TcpStream::connect(local(9, absent)).expect_err("nobody listens there");
+        TcpStream::connect(local(9, CLOSED_PORT)).expect_err("nobody listens there");
         until("one more", || numbers().into_iter().eq(1..=recorded as u64 + 1).then_some(()));
         assert_count("lost", sum("incidents_lost", &[]), lost as usize);
     });
