@@ -28,15 +28,13 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::render;
-
 /// Connections served at once. The one that has waited longest for a request's head makes room for another; where each
 /// has sent one, the others wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
 /// What comes before a request has to be done after this long, and a request's head has to be there after as long again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client that takes nothing for this long is cut off.
-const WRITE_TIMEOUT: Duration = render::DEADLINE;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long responses may go on after shutdown was asked for.
 const GRACE: Duration = Duration::from_millis(500);
 /// Pause after `accept()` failed, most often for want of file descriptors.

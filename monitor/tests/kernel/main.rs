@@ -5,6 +5,7 @@ mod adoption_nginx;
 mod busy;
 mod confined;
 mod docs;
+mod exposed;
 mod faults;
 mod filters;
 mod harness;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
+mod names;
 mod namespaces;
 mod observe;
 mod pods;
