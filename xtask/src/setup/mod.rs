@@ -1,10 +1,10 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
-pub(crate) mod grafana;
 pub(crate) mod python;
 mod subcommand;
 mod toolchain;
+pub(crate) mod types;
 
 use std::{process::Command, time::Duration};
 
@@ -78,7 +78,7 @@ struct Plan {
     subcommands: Vec<Subcommand>,
     /// Programs in Python, which come after the packages.
     python: bool,
-    /// Grafana's types, which come after them as well.
+    /// Published types, which come after them as well.
     types: bool,
 }
 
@@ -142,7 +142,7 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
-            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
+            program("npm", "npm", "fetches what Grafana and the Prometheus operator publish as types");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
@@ -168,7 +168,7 @@ impl Plan {
         let subcommands =
             purpose.packages().then_some(DEB).into_iter().chain(purpose.tests().then_some(DENY));
         let subcommands = subcommands.filter(|subcommand| !subcommand.is_installed()).collect();
-        let types = purpose.tests() && !grafana::installed();
+        let types = purpose.tests() && !types::installed();
         Ok(Self { packages, linker, subcommands, python, types })
     }
 
@@ -197,12 +197,13 @@ impl Plan {
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
         if self.types {
-            let dir = grafana::directory();
+            let dir = types::directory();
             println!(
                 "  {:<24} what dashboards are checked against (npm, in {})",
                 "Grafana's types",
                 dir.display()
             );
+            println!("  {:<24} judge the chart's monitors (npm, there too)", "the operator's types");
         }
     }
 
@@ -222,7 +223,7 @@ impl Plan {
             python::install()?;
         }
         if self.types {
-            grafana::install()?;
+            types::install()?;
         }
         Ok(())
     }
