@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// counts as skipped.
 pub(super) fn run() -> Result<Tally> {
     let checks = ["licenses", "bans", "sources"];
-    let tally = checks.into_iter().map(|check| outcome(&["check", check])).sum();
+    let tally: Tally = checks.into_iter().map(|check| outcome(&["check", check])).sum();
     if let Err(error) = deny(&["fetch", "db"]) {
         eprintln!(
             "SKIPPED advisories: the database at https://github.com/RustSec/advisory-db cannot be fetched from here \

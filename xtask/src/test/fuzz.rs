@@ -17,17 +17,17 @@ use crate::{
     process::{self, Running},
 };
 
-/// Inputs for each target, by what it makes of them in a second.
+/// Inputs for each target: two or three seconds of them each, on a quiet machine.
 const RUNS: [(&str, u32); 9] = [
-    ("api", 2_000),
-    ("btf", 100_000),
-    ("config", 20_000),
-    ("http", 2_000),
-    ("incidents", 20_000),
-    ("labels", 1_000),
-    ("netlink", 1_000),
-    ("snapshots", 1_000),
-    ("web_config", 50_000),
+    ("api", 500),
+    ("btf", 3_000),
+    ("config", 3_000),
+    ("http", 500),
+    ("incidents", 3_000),
+    ("labels", 200),
+    ("netlink", 150),
+    ("snapshots", 200),
+    ("web_config", 3_000),
 ];
 /// Building what the other tests have not.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
@@ -63,7 +63,9 @@ fn play(target: &str, runs: u32) -> Result<()> {
     let mut command = host::command(host::target().join("debug").join(target));
     command.arg(format!("-runs={runs}")).args(["-seed=1", "-timeout=60", "-print_final_stats=1"]);
     command.arg(format!("-artifact_prefix={}/", found.display()));
-    command.arg(&found).arg(host::root().join("fuzz/corpus").join(target)).stderr(Stdio::piped());
+    command.arg(&found).arg(host::root().join("fuzz/corpus").join(target));
+    // What the parser of expositions says of infinities is of no interest.
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut running = Running::spawn(target, &mut command)?;
     let told = running.child().stderr.take().context("the pipe was asked for")?;
     let reading =
