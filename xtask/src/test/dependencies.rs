@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 
 /// Every check is one test. That there is no network for advisories is nobody's fault, in CI neither: it is told, and
 /// counts as skipped.
-pub(super) fn run() -> Result<Tally> {
+pub(super) fn run() -> Tally {
     let checks = ["licenses", "bans", "sources"];
     let tally: Tally = checks.into_iter().map(|check| outcome(&["check", check])).sum();
     if let Err(error) = deny(&["fetch", "db"]) {
@@ -21,9 +21,9 @@ pub(super) fn run() -> Result<Tally> {
             "SKIPPED advisories: the database at https://github.com/RustSec/advisory-db cannot be fetched from here \
              ({error:#}); nothing is known of vulnerabilities in the dependencies"
         );
-        return Ok(tally + Tally { skipped: 1, ..Tally::default() });
+        return tally + Tally { skipped: 1, ..Tally::default() };
     }
-    Ok(tally + outcome(&["check", "--disable-fetch", "advisories"]))
+    tally + outcome(&["check", "--disable-fetch", "advisories"])
 }
 
 fn outcome(args: &[&str]) -> Tally {
