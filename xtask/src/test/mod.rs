@@ -2,8 +2,10 @@
 
 mod cargo;
 mod chart;
+mod dependencies;
 mod docker;
 mod findings;
+mod fuzz;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
@@ -65,6 +67,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.step("fuzz", fuzz::run)?;
+    run.step("dependencies", || Ok(dependencies::run()))?;
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
