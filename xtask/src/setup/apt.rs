@@ -10,7 +10,7 @@ use crate::{host, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Installs its arguments. While it does, a policy keeps packages from starting services, unless the host has a policy of
-/// its own; the units of nginx, HAProxy and Prometheus, which their packages also enable, are disabled where they were
+/// its own; the units of nginx, HAProxy, Prometheus and PHP-FPM, which their packages also enable, are disabled where they were
 /// not there before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -24,11 +24,17 @@ new=
 for service in nginx haproxy prometheus; do
     command -v "$service" >/dev/null || new="$new $service"
 done
+ls /usr/sbin/php-fpm* >/dev/null 2>&1 && php=old || php=new
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$@"
 for service in $new; do
     if command -v "$service" >/dev/null && command -v systemctl >/dev/null; then
         systemctl disable --quiet "$service.service" || true
+    fi
+done
+for unit in /lib/systemd/system/php*-fpm.service; do
+    if [ "$php" = new ] && [ -e "$unit" ] && command -v systemctl >/dev/null; then
+        systemctl disable --quiet "${unit##*/}" || true
     fi
 done"#;
 

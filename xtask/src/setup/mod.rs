@@ -3,6 +3,8 @@
 mod apt;
 mod cargo_deb;
 pub(crate) mod grafana;
+pub(crate) mod lab;
+mod npm;
 pub(crate) mod python;
 mod toolchain;
 
@@ -77,8 +79,8 @@ struct Plan {
     cargo_deb: bool,
     /// Programs in Python, which come after the packages.
     python: bool,
-    /// Grafana's types, which come after them as well.
-    types: bool,
+    /// What npm installs, which comes after them as well.
+    projects: Vec<&'static npm::Project>,
 }
 
 impl Purpose {
@@ -137,6 +139,7 @@ impl Plan {
                 "haproxy",
                 "another proxy of tests; its service is neither started nor enabled",
             );
+            program("apache2", "apache2-bin", "an upstream of the lab; the package has no service");
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
@@ -155,6 +158,12 @@ impl Plan {
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
         }
+        if purpose.tests() && host::php_fpm().is_none() {
+            packages.push(Package::new(
+                "php-fpm",
+                "an upstream of the lab; its service is neither started nor enabled",
+            ));
+        }
         if purpose.tests() && !python::makes_environments() {
             packages.push(Package::new("python3-venv", "room for the Python servers of tests"));
         }
@@ -164,12 +173,14 @@ impl Plan {
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
         let cargo_deb = purpose.packages() && !cargo_deb::installed();
-        let types = purpose.tests() && !grafana::installed();
-        Ok(Self { packages, linker, cargo_deb, python, types })
+        let mut projects = if purpose.tests() { vec![&grafana::TYPES, &lab::UPSTREAMS] } else { Vec::new() };
+        projects.retain(|project| !project.installed());
+        Ok(Self { packages, linker, cargo_deb, python, projects })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none() && !self.cargo_deb && !self.python && !self.types
+        let Self { packages, linker, cargo_deb, python, projects } = self;
+        packages.is_empty() && linker.is_none() && !cargo_deb && !python && projects.is_empty()
     }
 
     fn tell(&self) {
@@ -188,13 +199,9 @@ impl Plan {
             println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
-        if self.types {
-            let dir = grafana::directory();
-            println!(
-                "  {:<24} what dashboards are checked against (npm, in {})",
-                "Grafana's types",
-                dir.display()
-            );
+        for project in &self.projects {
+            let dir = project.directory();
+            println!("  {:<24} {} (npm, in {})", project.name, project.why, dir.display());
         }
     }
 
@@ -213,8 +220,8 @@ impl Plan {
         if self.python {
             python::install()?;
         }
-        if self.types {
-            grafana::install()?;
+        for project in &self.projects {
+            project.install()?;
         }
         Ok(())
     }

@@ -2,14 +2,14 @@
 
 mod cargo;
 mod chart;
-mod findings;
+pub(crate) mod findings;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
 mod package;
 mod prometheus;
 mod schema;
-mod software;
+pub(crate) mod software;
 mod summary;
 
 use std::{
@@ -25,7 +25,7 @@ use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
     bench,
     host::{self, Profile},
-    interrupt, process,
+    interrupt, lab, process,
     setup::{self, Purpose},
 };
 
@@ -76,6 +76,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    run.played("lab", &lab::tested(), |wanted| lab::run(&host::build_finwatch(Profile::Debug)?, wanted))?;
     let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
     let full = run.full;
     run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;

@@ -2,10 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     os::fd::AsFd as _,
     path::PathBuf,
     process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -28,6 +29,8 @@ pub(crate) const HERE: &str = "198.18.0.2";
 const FIRST_PORT: u16 = 40_000;
 /// Longer than any traffic here: the upstream closes no idle connection.
 const LONG: Duration = Duration::from_mins(2);
+/// How many there were: tells those of one process apart.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace; dropping it removes it, and the link to it.
 pub(crate) struct Namespace {
@@ -74,10 +77,16 @@ impl Namespace {
         Ok((node, nginx))
     }
 
+    /// One on its own, with [`WITHIN`] and as many local ports as there are by default.
+    pub(crate) fn alone() -> Result<Self> {
+        let namespace = Self::new("alone")?;
+        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "dev", "lo"])?;
+        Ok(namespace)
+    }
+
     /// One on its own with so many local ports.
     pub(crate) fn with_ports(ports: u16) -> Result<Self> {
-        let namespace = Self::new("ports")?;
-        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "dev", "lo"])?;
+        let namespace = Self::alone()?;
         let range = format!("{FIRST_PORT} {}", FIRST_PORT + (ports - 1));
         let set = "echo \"$1\" > /proc/sys/net/ipv4/ip_local_port_range";
         run(namespace.command("sh").args(["-c", set, "sh", &range]))?;
@@ -98,7 +107,8 @@ impl Namespace {
     }
 
     fn new(what: &str) -> Result<Self> {
-        let name = format!("finwatch-{what}-{}", process::id());
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("finwatch-{what}-{}-{number}", process::id());
         run(ip().args(["netns", "add", &name]))?;
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;
@@ -107,6 +117,12 @@ impl Namespace {
 
     fn ip(&self, args: &[&str]) -> Result<()> {
         run(self.command("ip").args(args))
+    }
+
+    /// A file of /proc/net, as it is within.
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/thread-self/net/{name}");
+        self.within(|| fs::read_to_string(&path).with_context(|| format!("reading {path}")))
     }
 
     /// A command within.
