@@ -73,13 +73,16 @@ impl Account {
         self.measured.push(Table { head, rows: rows.into_iter().collect() });
     }
 
+    /// Whether some count is not the same.
+    pub(crate) fn differs(&self) -> bool {
+        self.counts.iter().any(|count| count.finwatch != count.truth)
+    }
+
     /// Whether all counts are the same and triage found these kinds, look by look, and nothing else.
     pub(crate) fn agrees(&self, expected: &[&[&str]]) -> bool {
         let kinds = |look: &Vec<Said>| look.iter().map(|said| said.kind.clone()).collect::<Vec<_>>();
         let said: Vec<_> = self.looks.iter().map(kinds).collect();
-        self.counts.iter().all(|count| count.finwatch == count.truth)
-            && !self.counts.is_empty()
-            && said == expected
+        !self.differs() && !self.counts.is_empty() && said == expected
     }
 }
 

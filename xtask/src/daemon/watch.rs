@@ -72,6 +72,16 @@ impl Verdict {
         Ok(told)
     }
 
+    /// The trouble of this kind, of which there is one; there may be others.
+    pub(crate) fn of_kind(&self, kind: &str) -> Result<Told<'_>> {
+        let trouble = self.trouble();
+        let mut fitting = trouble.iter().filter(|finding| finding["kind"] == kind);
+        let (Some(finding), None) = (fitting.next(), fitting.next()) else {
+            bail!("expected one {kind} of {}: {trouble:#?}", self.upstream);
+        };
+        Ok(Told(finding))
+    }
+
     /// The only trouble there is with the upstream, which is of this kind.
     pub(crate) fn only_of_kind(&self, kind: &str) -> Result<Told<'_>> {
         let trouble = self.trouble();
@@ -141,6 +151,25 @@ impl Verdict {
             .map(|phase| self.count(proxy, "resets_received_total", Some(phase)))
             .sum::<Result<u64>>()?;
         Ok(self.count(proxy, "peer_closed_before_response_total", None)? + resets)
+    }
+
+    /// Requests of the pair that got no answer: each is counted once, as lost to a close, or by the end of its connection.
+    pub(crate) fn failed(&self, proxy: &str) -> Result<u64> {
+        let lost = |timing| self.count(proxy, "requests_on_peer_closed_socket_total", Some(timing));
+        // Those without a FIN are among the resets.
+        Ok(lost("crossed_fin")? + lost("after_fin")? + self.unanswered(proxy)?)
+    }
+
+    /// How these are told apart, for a table.
+    pub(crate) fn failures(&self, proxy: &str) -> Result<Vec<Vec<String>>> {
+        let counts = &self.pair(proxy)?["counts"];
+        let families = [
+            "requests_on_peer_closed_socket_total",
+            "peer_closed_before_response_total",
+            "resets_received_total",
+        ];
+        let there = families.iter().filter(|family| !counts[**family].is_null());
+        Ok(there.map(|family| vec![format!("`{family}`"), counts[*family].to_string()]).collect())
     }
 
     /// The mean of a histogram of the pair.

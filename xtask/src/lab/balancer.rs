@@ -44,7 +44,7 @@ pub(super) fn before_node(binary: &Path, times: Times, account: &mut Account) ->
     }
     interrupt::pause(SETTLE)?;
     let verdict = watch.verdict_on(account, node.port())?;
-    let (failed, lost) = (haproxy.failed_exchanges()?, verdict.lost("haproxy")?);
+    let (failed, counted) = (haproxy.failed_exchanges()?, verdict.failed("haproxy")?);
     account.table(
         &["measured", ""],
         [
@@ -59,15 +59,16 @@ pub(super) fn before_node(binary: &Path, times: Times, account: &mut Account) ->
     );
     account
         .same(
-            "requests lost; HAProxy's retries, and requests its log ends with the server's abort",
-            lost,
+            "requests without an answer; HAProxy's retries, and requests its log ends with the server's abort",
+            counted,
             failed,
         )
         .with_context(|| format!("{}\n{}", verdict.told_of("haproxy"), haproxy.log()))?;
     ensure!(failed > 0, "no request met a close in {BURSTS} bursts");
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("node")?;
-    account.same("requests that the finding names; the same", told.lost(), failed)?;
+    ensure!(told.lost() == verdict.lost("haproxy")?, "the finding names {}", told.lost());
+    account.table(&["finwatch's counters", ""], verdict.failures("haproxy")?);
     let opened = verdict.count("haproxy", "connections_opened_total", None)?;
     account.same("connections opened by HAProxy; accepted by Node.js", opened, node.connections()? - before)
 }
@@ -102,5 +103,9 @@ pub(super) fn tie(binary: &Path, times: Times, account: &mut Account) -> Result<
         ],
     );
     let failures = nginx.seen()?.failures;
-    account.same("requests lost; failures in nginx's error log", verdict.lost("nginx")?, failures.all())
+    account.same(
+        "requests without an answer; failures in nginx's error log",
+        verdict.failed("nginx")?,
+        failures.all(),
+    )
 }

@@ -18,9 +18,8 @@ use crate::{
     },
 };
 
-/// Requests at a time, and how often.
+/// Requests at a time.
 const AT_ONCE: usize = 8;
-const ROUNDS: u64 = 2;
 /// Closed by then, however late the upstream's timer is.
 const LATE: Duration = Duration::from_millis(1500);
 
@@ -28,7 +27,7 @@ const LATE: Duration = Duration::from_millis(1500);
 pub(super) fn apache(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
     let apache = Apache::start()?;
     let time = Duration::from_secs(5);
-    let (verdict, _nginx) = play(binary, account, apache.port(), time, || Ok(apache.connections()))?;
+    let (verdict, _nginx) = play(binary, account, apache.port(), (time, 3), || Ok(apache.connections()))?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("apache2")?;
     told.may_be("Apache")
@@ -41,7 +40,7 @@ pub(super) fn twenty_seconds(binary: &Path, _: Times, account: &mut Account) -> 
     let defaults = "timeout http-keep-alive 20s\ntimeout server 30s";
     let haproxy = HaProxy::proxy(node.port(), defaults, "", "pool-max-conn 64")?;
     let accepted = || haproxy.clients()?.count("conn_tot");
-    let (verdict, _nginx) = play(binary, account, haproxy.port(), time, accepted)?;
+    let (verdict, _nginx) = play(binary, account, haproxy.port(), (time, 3), accepted)?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("haproxy")?;
     told.may_be("Tomcat")
@@ -52,7 +51,7 @@ fn play(
     binary: &Path,
     account: &mut Account,
     port: u16,
-    time: Duration,
+    (time, rounds): (Duration, u32),
     accepted: impl Fn() -> Result<u64>,
 ) -> Result<(Verdict, Nginx)> {
     let pool = Pool::Kept { connections: 32, timeout: Duration::from_mins(1) };
@@ -60,7 +59,7 @@ fn play(
     let measured = measure_idle_timeout(("127.0.0.1", port), 2 * time)?;
     let before = accepted()?;
     let watch = Watch::begin_at(binary, port)?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let answers = at_once(nginx.port(), &["/ok"; AT_ONCE], PATIENT);
         expect("requests answered", answers.with(200), AT_ONCE as u64)?;
         interrupt::pause(time + LATE)?;

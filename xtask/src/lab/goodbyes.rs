@@ -59,8 +59,11 @@ pub(super) fn tls_race(binary: &Path, _: Times, account: &mut Account) -> Result
         ],
     );
     ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
+    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
     let failed = seen.failures.all();
-    account.same("requests lost; failures in nginx's error log", verdict.lost("nginx")?, failed)?;
+    account
+        .same("requests without an answer; failures in nginx's error log", verdict.failed("nginx")?, failed)
+        .with_context(|| format!("{}\n{:?}", verdict.told_of("nginx"), seen.failures.by_message))?;
     ensure!(failed > 0, "no request met a close");
     Ok(())
 }
@@ -92,8 +95,8 @@ fn rounds(binary: &Path, account: &mut Account, node: &Node, nginx: &Nginx) -> R
     let seen = nginx.seen()?;
     ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
     account.same(
-        "requests lost; failures in nginx's error log",
-        verdict.lost("nginx")?,
+        "requests without an answer; failures in nginx's error log",
+        verdict.failed("nginx")?,
         seen.failures.all(),
     )?;
     closes(account, &verdict.pair("nginx")?["counts"]);
@@ -112,8 +115,8 @@ pub(super) fn haproxy_h2(binary: &Path, _: Times, account: &mut Account) -> Resu
     let verdict = watch.verdict_on(account, node.port())?;
     let failed = haproxy.failed_exchanges()?;
     account.same(
-        "requests lost; HAProxy's retries and aborts by the server",
-        verdict.lost("haproxy")?,
+        "requests without an answer; HAProxy's retries and aborts by the server",
+        verdict.failed("haproxy")?,
         failed,
     )?;
     closes(account, &verdict.pair("haproxy")?["counts"]);

@@ -95,12 +95,17 @@ fn lossy(
         "nginx logged errors of another kind: {:#?}",
         seen.failures.unknown
     );
-    let (failed, lost) = (seen.failures.all(), verdict.lost("nginx")?);
-    account.same("requests lost; failures in nginx's error log", lost, failed)?;
+    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
+    let failed = seen.failures.all();
+    account.same(
+        "requests without an answer; failures in nginx's error log",
+        verdict.failed("nginx")?,
+        failed,
+    )?;
     ensure!(failed > 0, "no request met a close in {bursts} bursts");
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("node")?;
-    account.same("requests that the finding names; the same", told.lost(), failed)?;
+    ensure!(told.lost() == verdict.lost("nginx")?, "the finding names {}", told.lost());
     Ok(())
 }
 
@@ -128,8 +133,8 @@ pub(super) fn fixed(binary: &Path, times: Times, account: &mut Account) -> Resul
     ensure!(seen.answers.all == requests, "{} of {requests} requests answered", seen.answers.all);
     ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
     account.same(
-        "requests lost; failures in nginx's error log",
-        verdict.lost("nginx")?,
+        "requests without an answer; failures in nginx's error log",
+        verdict.failed("nginx")?,
         seen.failures.all(),
     )?;
     let opened = verdict.count("nginx", "connections_opened_total", None)?;
@@ -138,45 +143,4 @@ pub(super) fn fixed(binary: &Path, times: Times, account: &mut Account) -> Resul
     let (local, peer) = (by("local")?, by("peer")? + by("reset")?);
     account.same("closed by nginx: all that were opened", local, opened)?;
     account.same("closed by Node.js: none", peer, 0)
-}
-
-/// `headersTimeout` below `keepAliveTimeout`: on a connection that is used again the older line counts the idle time as well.
-pub(super) fn headers_timeout(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    let node = lab::older_node();
-    headers(binary, times, account, Some(&node))
-}
-
-/// The same with a Node.js in which that is mended.
-pub(super) fn headers_timeout_mended(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    headers(binary, times, account, None)
-}
-
-fn headers(binary: &Path, _: Times, account: &mut Account, program: Option<&Path>) -> Result<()> {
-    // 65, 40 and 60 s, divided by ten.
-    let [keep_alive, headers, pool] = [6500, 4000, 6000].map(Duration::from_millis);
-    let more = format!("server.headersTimeout = {};", headers.as_millis());
-    let node = Node::serve(&Server { program, more: &more, ..Server::busy(keep_alive) })?;
-    let port = node.port();
-    let nginx = Nginx::proxy(port, Pool::Kept { connections: POOL, timeout: pool })?;
-    let watch = Watch::begin_at(binary, port)?;
-    // Idle for longer than the one and not as long as the others.
-    let idle = Duration::from_secs(5);
-    let mut stage = Stage::of(node, IdleTimeout { shortest: idle, longest: idle }, nginx);
-    let seen = stage.play(LIMIT, |burst, _| burst >= 4, |_, _| ())?;
-    let verdict = watch.verdict_on(account, port)?;
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    account.table(
-        &["measured", ""],
-        [
-            vec!["requests".into(), seen.answers.all.to_string()],
-            vec!["answered 502".into(), seen.answers.bad_gateway.to_string()],
-        ],
-    );
-    account.same(
-        "requests lost; failures in nginx's error log",
-        verdict.lost("nginx")?,
-        seen.failures.all(),
-    )?;
-    let opened = verdict.count("nginx", "connections_opened_total", None)?;
-    account.same("connections opened by nginx; accepted by Node.js", opened, stage.node().connections()?)
 }

@@ -38,6 +38,8 @@ pub(super) struct Scenario {
 pub(super) enum Play {
     /// The lab itself; a step of the test command plays it as well.
     Lab(fn(&Path, Times, &mut Account) -> Result<()>),
+    /// The lab itself; the test of that name of one of the findings' steps is its short form, so no other test plays it.
+    Long(fn(&Path, Times, &mut Account) -> Result<()>, &'static str),
     /// The test of that name of the step "findings: nginx and Node.js".
     Findings(&'static str),
     /// The test of that name of the step "findings: other software".
@@ -58,14 +60,17 @@ impl Scenario {
     /// Plays it, and leaves in the account what there is to tell.
     pub(super) fn play(&self, binary: &Path, times: Times, account: &mut Account) -> Result<()> {
         match self.play {
-            Play::Lab(play) => play(binary, times, account),
+            Play::Lab(play) | Play::Long(play, _) => play(binary, times, account),
             Play::Findings(name) => findings::named(name)?(binary, &Daemon::private(binary)?, account),
             Play::Software(name) => software::named(name)?(binary, account),
         }
     }
 
-    /// Whether a step for the lab has to play it, since no other step does.
-    pub(super) fn is_the_labs(&self) -> bool {
-        matches!(self.play, Play::Lab(_))
+    /// The test of another step that plays it, or its short form.
+    pub(super) fn tested_as(&self) -> Option<&'static str> {
+        match self.play {
+            Play::Lab(_) => None,
+            Play::Long(_, name) | Play::Findings(name) | Play::Software(name) => Some(name),
+        }
     }
 }

@@ -120,8 +120,8 @@ fn play(binary: &Path, time: Duration, account: &mut Account, kept: bool) -> Res
     let counted = after.time_waited - before.time_waited;
     account.same(&what("entered TIME_WAIT; TCPTimeWaited of the namespace"), entered, counted)?;
     account.same(
-        &what("requests lost; failures in nginx's error log"),
-        verdict.lost("nginx")?,
+        &what("requests without an answer; failures in nginx's error log"),
+        verdict.failed("nginx")?,
         seen.failures.all(),
     )?;
     ensure!(seen.failures.all() == 0, "nginx logged {:?}", seen.failures);

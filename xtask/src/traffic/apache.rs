@@ -43,13 +43,15 @@ impl Apache {
             ServerName localhost
             Listen 127.0.0.1:{port}
             LoadModule mpm_event_module {MODULES}/mod_mpm_event.so
+            LoadModule dir_module {MODULES}/mod_dir.so
             LoadModule authz_core_module {MODULES}/mod_authz_core.so
             User nobody
             Group nogroup
             ErrorLog {root}/error.log
             LogFormat \"%k\" requests_before
             CustomLog {root}/access.log requests_before
-            DocumentRoot {root}\n"
+            DocumentRoot {root}
+            DirectoryIndex ok\n"
         );
         fs::write(dir.path().join("httpd.conf"), config).context("writing httpd.conf")?;
         fs::write(dir.path().join("ok"), "ok\n").context("writing a file to serve")?;

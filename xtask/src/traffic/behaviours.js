@@ -35,7 +35,7 @@ const server = http.createServer((request, response) => {
     return response.end(`${connections}\n`);
   }
   const asked = request.url.split('/').pop();
-  request.on('end', () => (behaviours[asked] ?? behaviours.ok)(request, response));
+  request.on('end', () => (behaviours[asked] || behaviours.ok)(request, response));
 });
 server.on('connection', () => { connections += 1; });
 server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS);

@@ -68,6 +68,12 @@ impl PhpFpm {
         })
     }
 
+    /// What its processes are called.
+    pub(crate) fn name(&self) -> Result<String> {
+        let path = format!("/proc/{}/comm", self.running.id());
+        Ok(fs::read_to_string(&path).with_context(|| format!("reading {path}"))?.trim_end().to_owned())
+    }
+
     /// Fails once it is gone.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.running.ended()? {

@@ -137,6 +137,10 @@ fn an_exhausted_pool() {
     let mut filled = busy(0).once(Counter::Opened, 200);
     filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);
     innocent(filled);
+    // Being filled by a burst after a start; unless its requests wait.
+    let young = busy(0).once(Counter::Opened, 200);
+    innocent(young.clone());
+    assert_eq!(only(&observation(vec![young.waiting(150)])).kind, Kind::Pool);
     // Bursts, and closes of idle connections between them; the last burst is just over.
     let bursts = || {
         proxy("nginx", "10.0.0.7:80")

@@ -46,7 +46,7 @@ pub(crate) fn fill(
         account.same("connections in the accept queue, as ss has it", length, waiting)?;
         account.same("room in it, as ss has it", limit, room)?;
         account.same("room in it, as the server was told", limit, backlog)?;
-        let told = verdict.only_of_kind("accept_queue_full")?;
+        let told = verdict.of_kind("accept_queue_full")?;
         told.listens(server)?;
         told.says(&format!("{length} of {limit} connections"))?;
         told.says("net.core.somaxconn = ")?;
