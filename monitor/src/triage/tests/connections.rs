@@ -36,7 +36,7 @@ fn kept(upstream: &str) -> Pair {
 fn one_exchange_a_connection() {
     let finding = only(&observation(vec![short("10.0.0.7:80")]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::KeepAliveNotInEffect, Level::High));
-    assert!(finding.verdict.contains("20 a second"), "{}", finding.verdict);
+    assert!(finding.verdict.contains("20 connections a second"), "{}", finding.verdict);
     let lines: Vec<&str> =
         directives(&finding, "nginx").iter().flat_map(|change| change.directives.lines()).collect();
     assert_eq!(lines, ["keepalive 32;", "proxy_http_version 1.1;", "proxy_set_header Connection \"\";"]);
