@@ -92,6 +92,10 @@ pub(super) fn one_upstream(_: &Path, daemon: &Daemon, account: &mut Account) -> 
     )?;
     let verdict = finding["verdict"].as_str().context("a verdict")?;
     ensure!(verdict.contains("although it keeps"), "{verdict}");
+    for (node, address) in nodes.iter().zip([&kept, &other]) {
+        let opened = looked.count(OPENED, None, address)?;
+        account.same("connections nginx opened, and Node.js accepted", opened, node.connections()?)?;
+    }
     ensure!(directives(finding, "proxy", "nginx")?.iter().all(|change| !change.context.contains(&kept)));
     listens(finding, "node", nodes[1].pid())
 }
@@ -112,6 +116,8 @@ pub(super) fn too_small(binary: &Path, daemon: &Daemon, account: &mut Account) -
     let finding = looked.only(account, &["pool_too_small"], &upstream, &[&upstream, &nginx.address()])?;
     sure(finding, "medium")?;
     let before = looked.count(OPENED, None, &upstream)?;
+    let accepted = node.connections()?;
+    account.same("connections nginx opened, and Node.js accepted", before, accepted)?;
     for change in directives(finding, "proxy", "nginx")? {
         proxy.apply(&change.context, &change.text)?;
     }
@@ -121,6 +127,8 @@ pub(super) fn too_small(binary: &Path, daemon: &Daemon, account: &mut Account) -
     until(Instant::now() + 2 * ACT / 5, PACE, || at_once(nginx.port(), "/ok", 10))?;
     let (_, looked) = all_answered(&daemon, &nginx)?;
     let after = looked.count(OPENED, None, &upstream)?;
+    let accepted = node.connections()? - accepted;
+    account.same("with room for all: opened by nginx, and accepted by Node.js", after, accepted)?;
     ensure!(after <= 20, "{after} connections opened with room for all");
     println!("  pool: {before} connections before, {after} after");
     looked.nothing(account, &[&upstream, &nginx.address()])

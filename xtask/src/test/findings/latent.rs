@@ -59,6 +59,7 @@ const BETWEEN: Duration = Duration::from_millis(20);
 pub(super) fn equal(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(EQUAL))?;
     let idle = node.measure_idle_timeout()?;
+    let measuring = node.connections()?;
     let timeout = idle.shortest + BETWEEN;
     let mut proxy = keeping(&node.address());
     proxy.upstream(&format!("keepalive_timeout {}ms;", timeout.as_millis()));
@@ -76,6 +77,9 @@ pub(super) fn equal(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<
     sure(finding, "high")?;
     let verdict = finding["verdict"].as_str().context("a verdict")?;
     ensure!(verdict.contains("equal timeouts"), "not named as equal: {verdict}");
+    let opened = looked.count("finwatch_connections_opened_total", None, &upstream)?;
+    let accepted = node.connections()? - measuring;
+    account.same("connections nginx opened, and Node.js accepted", opened, accepted)?;
     Ok(())
 }
 
