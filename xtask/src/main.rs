@@ -11,6 +11,7 @@ mod package;
 mod process;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod traffic;
 
@@ -45,6 +46,11 @@ enum Task {
     Package,
     /// Measures what finwatch costs
     Bench(bench::Args),
+    /// Lets connections come and go for half an hour and compares every count with the load's own
+    Soak(soak::Args),
+    /// A process of `soak`'s
+    #[command(hide = true)]
+    SoakLoad(soak::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Task::Lab(args) => lab::command(&args).map(done),
         Task::Package => package::command().map(done),
         Task::Bench(args) => bench::command(&args).map(done),
+        Task::Soak(args) => soak::command(&args).map(done),
+        Task::SoakLoad(args) => soak::load::command(&args).map(done),
     });
     match outcome {
         Ok(code) => code,

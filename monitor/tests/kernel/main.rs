@@ -5,6 +5,8 @@ mod adoption_nginx;
 mod busy;
 mod confined;
 mod docs;
+mod faults;
+mod exposed;
 mod filters;
 mod harness;
 mod incidents;
@@ -15,6 +17,7 @@ mod lifecycle;
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
+mod names;
 mod namespaces;
 mod observe;
 mod pods;

@@ -87,7 +87,7 @@ pub(super) fn before_and_after(binary: &Path, times: Times, account: &mut Accoun
 }
 
 fn play(binary: &Path, time: Duration, account: &mut Account, kept: bool) -> Result<Run> {
-    let namespace = Namespace::alone()?;
+    let namespace = Namespace::alone("lab")?;
     let port = PORTS[usize::from(kept)];
     let server = Server { address: WITHIN, port, namespace: Some(&namespace), ..Server::obeying(LONG) };
     let node = Node::serve(&server)?;
@@ -96,7 +96,7 @@ fn play(binary: &Path, time: Duration, account: &mut Account, kept: bool) -> Res
     if kept {
         proxy.upstream("keepalive 64;");
     }
-    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
+    let nginx = Nginx::in_namespace(&namespace, std::slice::from_ref(&proxy))?;
     let watch = Watch::begin_at(binary, port)?;
     let before = Kernel::of(&namespace)?;
     let peak = Mutex::new(0);

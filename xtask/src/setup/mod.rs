@@ -2,11 +2,11 @@
 
 mod apt;
 mod cargo_deb;
-pub(crate) mod grafana;
 pub(crate) mod lab;
 mod npm;
 pub(crate) mod python;
 mod toolchain;
+pub(crate) mod types;
 
 use std::{process::Command, time::Duration};
 
@@ -143,7 +143,7 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
-            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
+            program("npm", "npm", "fetches what Grafana and the Prometheus operator publish as types");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
@@ -173,7 +173,7 @@ impl Plan {
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
         let cargo_deb = purpose.packages() && !cargo_deb::installed();
-        let mut projects = if purpose.tests() { vec![&grafana::TYPES, &lab::UPSTREAMS] } else { Vec::new() };
+        let mut projects = if purpose.tests() { vec![&types::TYPES, &lab::UPSTREAMS] } else { Vec::new() };
         projects.retain(|project| !project.installed());
         Ok(Self { packages, linker, cargo_deb, python, projects })
     }
