@@ -31,7 +31,8 @@ impl Watch {
         Self::begin_with(binary, &["--include-port", &port.to_string()])
     }
 
-    fn begin_with(binary: &Path, flags: &[&str]) -> Result<Self> {
+    /// Begins now, with these flags.
+    pub(crate) fn begin_with(binary: &Path, flags: &[&str]) -> Result<Self> {
         Ok(Self { daemon: Daemon::private_with(binary, flags)?, begun: Instant::now() })
     }
 

@@ -12,15 +12,14 @@ use crate::{
     test::software::queue,
     traffic::{
         SETTLE,
-        nginx::{Nginx, Pool},
+        nginx::Nginx,
         php::PhpFpm,
-        python::Python,
         requests::{PATIENT, at_once},
     },
 };
 
 /// What PHP-FPM is told to keep waiting.
-const BACKLOG: u64 = 8;
+const BACKLOG: u64 = 16;
 /// How often a worker is ended.
 const ROUNDS: u32 = 6;
 /// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
@@ -55,24 +54,6 @@ pub(super) fn terminated(binary: &Path, _: Times, account: &mut Account) -> Resu
     let verdict = watch.verdict_on(account, php.port())?;
     compare(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx").map(drop)
-}
-
-/// gunicorn ends workers that take longer than its timeout for a request, and starts others.
-pub(super) fn timeout(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
-    let mut gunicorn = Python::gunicorn(&["--worker-class", "sync", "--workers", "2", "--timeout", "1"])?;
-    let pool = Pool::Kept { connections: 16, timeout: Duration::from_secs(10) };
-    let nginx = Nginx::proxy(gunicorn.port(), pool)?;
-    let watch = Watch::begin(binary)?;
-    for _ in 0..ROUNDS {
-        at_once(nginx.port(), &["/"; 2], PATIENT);
-        interrupt::pause(APART)?;
-        at_once(nginx.port(), &["/slow/8"], PATIENT);
-    }
-    gunicorn.check()?;
-    interrupt::pause(SETTLE)?;
-    let verdict = watch.verdict_on(account, gunicorn.port())?;
-    compare(account, &verdict, &nginx)?;
-    verdict.only("closes_before_answering", "nginx")?.listens("gunicorn")
 }
 
 /// Requests that no answer came to, by both counts.

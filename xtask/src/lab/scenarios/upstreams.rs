@@ -68,7 +68,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "fpm-max-children",
         case: 9,
         title: "PHP-FPM has reached `pm.max_children`, and its accept queue is full.",
-        setup: "nginx in front of PHP-FPM with 2 workers and a backlog of 8; 24 requests of 10 s. `ss` is asked at the same moment.",
+        setup: "nginx in front of PHP-FPM with 2 workers and a backlog of 16; 24 requests of 10 s. `ss` is asked at the same moment.",
         software: &[Nginx, PhpFpm],
         scaled: "No timeout takes part.",
         real: None,
@@ -85,17 +85,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         real: None,
         expected: &[&["closes_before_answering"]],
         play: Play::Lab(recycled::terminated),
-    },
-    Scenario {
-        name: "gunicorn-timeout",
-        case: 9,
-        title: "gunicorn ends a worker in the middle of a request that takes longer than `--timeout`, and starts another.",
-        setup: "nginx in front of gunicorn with two workers; six times two quick requests and one that takes too long.",
-        software: &[Nginx, Gunicorn],
-        scaled: "`--timeout` 1 s for 30 s.",
-        real: None,
-        expected: &[&["closes_before_answering"]],
-        play: Play::Lab(recycled::timeout),
     },
     Scenario {
         name: "one-deploy",
@@ -155,10 +144,10 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "twenty-seconds",
         case: 11,
-        title: "An upstream that closes after 20 s, as Tomcat does as it is shipped.",
-        setup: "nginx in front of HAProxy with `timeout http-keep-alive 20s`, which stands in for Tomcat: who it may be is told from the \
-                time.",
-        software: &[Nginx, HaProxy, Node],
+        title: "An upstream on another host that closes after 20 s, as Tomcat does as it is shipped.",
+        setup: "nginx in front of Node.js with `keepAliveTimeout` 19 s and its buffer of 1 s, in a network namespace that the daemon \
+                does not see: who it may be is told from the time alone.",
+        software: &[Nginx, Node],
         scaled: "20 s and nginx's own 60 s: nothing is scaled.",
         real: None,
         expected: &[&["latent_race"]],
