@@ -27,7 +27,7 @@ const APART: Duration = Duration::from_millis(100);
 
 /// As many requests as PHP-FPM has workers, and more than may wait.
 pub(super) fn max_children(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
-    let pool = format!("pm = static\npm.max_children = 2\nlisten.backlog = {BACKLOG}");
+    let pool = format!("pm = ondemand\npm.max_children = 2\nlisten.backlog = {BACKLOG}");
     let mut php = PhpFpm::start(&pool)?;
     let nginx = php.nginx()?;
     let front = (nginx.port(), php.port());
