@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Scenarios that the test command plays at a time: they mostly wait.
-const AT_A_TIME: usize = 7;
+const AT_A_TIME: usize = 10;
 
 /// Flags of `cargo xtask lab`.
 #[derive(clap::Args)]

@@ -78,9 +78,7 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
                  --no-request-rules",
             )
         } else {
-            Confidence::low(
-                "most were used within the last second, and none waits for long",
-            )
+            Confidence::low("most were used within the last second, and none waits for long")
         },
         candidates: pair.listener.clone().map(Candidate::Listening).into_iter().collect(),
         changes: remedies::more_at_a_time(
