@@ -11,6 +11,7 @@ mod run;
 mod setup;
 mod test;
 mod traffic;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,11 @@ enum Task {
     Package,
     /// Measures what finwatch costs
     Bench(bench::Args),
+    /// Runs the kernel tests on other kernels, each in a virtual machine
+    Vm(vm::Args),
+    /// The first process of a virtual machine of `vm`
+    #[command(hide = true)]
+    Guest,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::command(&args),
         Task::Package => package::command().map(done),
         Task::Bench(args) => bench::command(&args).map(done),
+        Task::Vm(args) => vm::command(&args),
+        Task::Guest => vm::guest::main(),
     });
     match outcome {
         Ok(code) => code,

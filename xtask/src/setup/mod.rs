@@ -15,7 +15,7 @@ use self::{
     apt::Package,
     toolchain::{Linker, Toolchain},
 };
-use crate::{host, process};
+use crate::{host, process, vm::machine};
 
 /// Compiling bpf-linker, on a slow machine.
 const LINKER_LIMIT: Duration = Duration::from_mins(30);
@@ -140,6 +140,13 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
+            program(
+                machine::QEMU,
+                "qemu-system-x86",
+                "boots other kernels, which it emulates the processor for",
+            );
+            program("xz", "xz-utils", "unpacks their modules");
+            program("strip", "binutils", "takes debugging symbols out of what they run");
             program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
         }
         if purpose.packages() {
