@@ -316,6 +316,9 @@ pub struct ClosedConnection {
     pub check: u32,
 }
 
+/// Connections that may wait at once for the reset of ours that follows their end: each for some microseconds.
+pub const RESETTING_SLOTS: u32 = 4_096;
+
 /// Entries in one set of the table of closed connections.
 pub const CLOSED_WAYS: usize = 8;
 

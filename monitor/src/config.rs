@@ -19,7 +19,10 @@ use crate::{
     cli::args::{LogArgs, LogFormat, LogLevel, Netns, Options, Requests},
     containers::KubernetesOptions,
     files::{self, FileError},
-    model::{labels::ProcessFilter, names::Names},
+    model::{
+        labels::{ProcessFilter, harmless},
+        names::Names,
+    },
 };
 use value::{EndpointRule, Given};
 
@@ -164,6 +167,15 @@ impl Config {
     /// What the flags say, else the file, else the default.
     pub fn load(log: LogArgs, flags: Options, file: Option<&Path>) -> Result<Self, ConfigError> {
         let file = file.map(read).transpose()?.unwrap_or_default();
+        Self::of(log, flags, file)
+    }
+
+    /// The same with the text of a file; `path` is where it is from.
+    pub fn from_text(log: LogArgs, flags: Options, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::of(log, flags, parse(path, text)?)
+    }
+
+    fn of(log: LogArgs, flags: Options, file: Options) -> Result<Self, ConfigError> {
         let names = file.names.clone().names()?;
         let config = Self { names, ..Self::merge(log, flags, file) };
         config.check_lengths()?;
@@ -282,8 +294,11 @@ fn conflict<'a, T: Display + Eq + Hash + 'a>(
 }
 
 fn read(path: &Path) -> Result<Options, ConfigError> {
-    let text = files::plain(path)?;
-    parse(&text).map_err(|Problem { line, problem }| ConfigError::Invalid {
+    parse(path, &files::plain(path)?)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Options, ConfigError> {
+    options(text).map_err(|Problem { line, problem }| ConfigError::Invalid {
         path: path.to_owned(),
         line,
         problem,
@@ -295,7 +310,7 @@ struct Problem {
     problem: String,
 }
 
-fn parse(text: &str) -> Result<Options, Problem> {
+fn options(text: &str) -> Result<Options, Problem> {
     let document = toml::Deserializer::parse(text).map_err(|error| problem(text, None, &error))?;
     serde_path_to_error::deserialize(document).map_err(|error| {
         let key = error.path().to_string();
@@ -303,16 +318,16 @@ fn parse(text: &str) -> Result<Options, Problem> {
     })
 }
 
-/// One line out of the parser's several. The key is told unless the message does.
+/// One line out of the parser's several, whatever stands in the file. The key is told unless the message does.
 fn problem(text: &str, key: Option<String>, error: &toml::de::Error) -> Problem {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = 1 + before.matches('\n').count();
-    let message = error.message().replace('\n', ", ").replace("unknown field", "unknown key");
+    let message = error.message().replace("unknown field", "unknown key");
     let problem = match key {
         Some(key) if key != "." && !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),
         _ => message,
     };
-    Problem { line, problem }
+    Problem { line, problem: harmless(&problem.replace('\n', ", ")) }
 }
 
 #[cfg(test)]

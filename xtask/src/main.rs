@@ -9,6 +9,7 @@ mod package;
 mod process;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod traffic;
 mod vm;
@@ -42,6 +43,11 @@ enum Task {
     Package,
     /// Measures what finwatch costs
     Bench(bench::Args),
+    /// Lets connections come and go for half an hour and compares every count with the load's own
+    Soak(soak::Args),
+    /// A process of `soak`'s
+    #[command(hide = true)]
+    SoakLoad(soak::load::Args),
     /// Runs the kernel tests on other kernels, each in a virtual machine
     Vm(vm::Args),
     /// The first process of a virtual machine of `vm`
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::command(&args),
         Task::Package => package::command().map(done),
         Task::Bench(args) => bench::command(&args).map(done),
+        Task::Soak(args) => soak::command(&args).map(done),
+        Task::SoakLoad(args) => soak::load::command(&args).map(done),
         Task::Vm(args) => vm::command(&args),
         Task::Guest => vm::guest::main(),
     });

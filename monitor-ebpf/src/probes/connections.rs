@@ -1,16 +1,19 @@
 //! The table of live connections and that of closed ones.
 
-use core::ptr::addr_of_mut;
+use core::ptr::{addr_of_mut, read_volatile};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     closed::Replaced,
-    wire::{CONN_NO_REQUEST_RULES, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT, PairRecord},
+    wire::{
+        CONN_NO_REQUEST_RULES, CONN_PROXY, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT,
+        PairRecord, VERDICT_TIME_WAIT,
+    },
 };
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, NAMESPACES, WALK, setting, totals},
+    maps::{CLOSED, CONNECTIONS, NAMESPACES, RESETTING, WALK, setting, totals},
     pairs::{Pair, record},
     requests,
     socket::{Common, Tcp, jiffies, now},
@@ -35,8 +38,13 @@ pub fn track(sk: Common, pair: &Pair, conn: Connection) -> Option<*mut PairRecor
 pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
     let conn = placed(sk, pair, conn);
     if !insert(sk, &conn) {
-        count_untracked();
-        return false;
+        if own(sk).is_some() {
+            return false;
+        }
+        if !replace_missed(sk, &conn) {
+            count_untracked();
+            return false;
+        }
     }
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
@@ -119,6 +127,28 @@ pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
     Some((conn, record(slot)?))
 }
 
+/// The connection at a socket's address, where it is this socket's own. An entry whose end was missed may stand where
+/// another socket has its address by now, of which no event was looked at: that one is at another port.
+#[inline(always)]
+pub fn own(sk: Common) -> Option<*mut Connection> {
+    CONNECTIONS.get_ptr_mut(sk.address()).filter(|conn| is_of(*conn, sk))
+}
+
+#[inline(always)]
+fn is_of(conn: *const Connection, sk: Common) -> bool {
+    // SAFETY: a live map value.
+    let slot = unsafe { (*conn).slot };
+    // SAFETY: as above.
+    let flags = unsafe { (*conn).flags };
+    if slot < FIRST_FREE_SLOT {
+        return true;
+    }
+    let Some(record) = record(slot) else { return true };
+    // SAFETY: a live map value.
+    let port = unsafe { (*record).key.port };
+    port == if flags & CONN_PROXY != 0 { sk.remote_port() } else { sk.bound_port() }
+}
+
 /// Marks a pair as in use now.
 #[inline(always)]
 fn touch(record: *mut PairRecord) {
@@ -142,7 +172,8 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
     }
 }
 
-/// Keeps what a late reset or a mini-socket needs.
+/// Keeps what a late reset or a mini-socket needs. A reset of ours that follows at once is certain to find it; the table
+/// for what comes later is bounded in another way: two CPUs that write one entry at once leave none.
 #[inline(never)]
 pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const PairRecord) {
     // SAFETY: a live map value.
@@ -150,6 +181,12 @@ pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const Pa
     let key = sk.endpoints(tcp.local_port());
     // SAFETY: a live map value; the socket's lock keeps others away.
     let entry = ClosedConnection::new(key, unsafe { &*conn }, generation);
+    // SAFETY: as above. Volatile, since it was written so.
+    if unsafe { read_volatile(&raw const (*conn).verdict.bits) } & VERDICT_TIME_WAIT == 0 {
+        // The oldest make room in a full table: an insertion does not fail.
+        let _ = RESETTING.insert(sk.address(), entry, 0);
+        return;
+    }
     let place = key.place(setting!(closed_seed));
     let Some(set) = CLOSED.get_ptr_mut(place.set & setting!(closed_mask)) else { return };
     // SAFETY: a live map value; other CPUs may write it at the same time, which the entry's digest tells.
@@ -162,6 +199,20 @@ pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const Pa
         // SAFETY: as above.
         Replaced::Live => unsafe { add(addr_of_mut!((*totals).closed_evicted), 1) },
     }
+}
+
+/// The connection of a socket that has ended this very moment, for the one reset of ours that follows.
+#[inline(always)]
+pub fn recall_ended(sk: Common, key: &ClosedKey) -> Option<ClosedConnection> {
+    let entry = RESETTING.get_ptr(sk.address())?;
+    // SAFETY: a live map value; only the socket's own end has written it.
+    let closed = unsafe { *entry };
+    if closed.key != *key {
+        return None;
+    }
+    // It is there.
+    let _ = RESETTING.remove(sk.address());
+    Some(closed)
 }
 
 /// The closed connection between two ends.

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use finwatch_ebpf::{
     levels::{
@@ -12,7 +12,10 @@ use finwatch_ebpf::{
     },
     offsets::Offsets,
     requests::{Exchanges, RequestRecord},
-    wire::{ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, Settings, Totals},
+    wire::{
+        ClosedConnection, ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord,
+        RESETTING_SLOTS, Settings, Totals,
+    },
 };
 
 /// Sizes marked so are set by the agent; the programs never see them.
@@ -40,6 +43,10 @@ pub static SETTINGS: Settings = Settings {
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
 
+/// The address of the socket whose transition a CPU has looked at last; 0 once that is known to the second look.
+#[map]
+pub static LOOKED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Requests on live connections by socket address, where they are followed: room for each of [`CONNECTIONS`].
 #[map]
 pub static EXCHANGES: HashMap<u64, Exchanges> = HashMap::with_max_entries(SET_BY_AGENT, 0);
@@ -52,6 +59,11 @@ pub static REQUESTS: Array<RequestRecord> = Array::with_max_entries(SET_BY_AGENT
 /// Connections that late segments may still concern; the oldest make room.
 #[map]
 pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
+
+/// Connections that have ended so that a reset of ours follows at once, by socket address, until it does; the oldest make
+/// room.
+#[map]
+pub static RESETTING: LruHashMap<u64, ClosedConnection> = LruHashMap::with_max_entries(RESETTING_SLOTS, 0);
 
 /// The pairs' records; the agent maps them into its memory.
 #[map]

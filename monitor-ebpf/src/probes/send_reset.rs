@@ -15,7 +15,7 @@ use finwatch_ebpf::{
 };
 
 use crate::{
-    connections::{find, recall, record_of},
+    connections::{find, recall, recall_ended, record_of},
     count::{add, count},
     incidents::report_late,
     maps::{offset, setting, totals},
@@ -41,9 +41,9 @@ pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
 fn of_socket(sk: Common, skb: *const c_void) {
     match sk.state() {
         LISTEN | NEW_SYN_RECV => no_socket(|| sk.netns()),
-        TIME_WAIT => late(sk, sk.bound_port(), skb),
+        TIME_WAIT => late(sk, skb, recall(&sk.endpoints(sk.bound_port()))),
         CLOSE => match sk.tcp() {
-            Some(tcp) => late(sk, tcp.local_port(), skb),
+            Some(tcp) => late(sk, skb, recall_ended(sk, &sk.endpoints(tcp.local_port()))),
             None => untracked(sk),
         },
         _ => alive(sk, skb.is_null()),
@@ -52,8 +52,8 @@ fn of_socket(sk: Common, skb: *const c_void) {
 
 /// The connection is over: its story says what the reset is about.
 #[inline(always)]
-fn late(sk: Common, local_port: u16, skb: *const c_void) {
-    let Some(closed) = recall(&sk.endpoints(local_port)) else { return untracked(sk) };
+fn late(sk: Common, skb: *const c_void, closed: Option<ClosedConnection>) {
+    let Some(closed) = closed else { return untracked(sk) };
     let Some(record) = record_of(&closed) else { return untracked(sk) };
     let cause = cause_after_end(&closed);
     count(record, cause);

@@ -17,8 +17,8 @@ use finwatch_ebpf::{
         SYN_SENT,
     },
     wire::{
-        CONN_OPENED, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord, VERDICT_FIN_THEN_RST,
-        VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
+        CONN_OPENED, CONN_PEER_FIN, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord,
+        VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
     },
 };
 
@@ -26,7 +26,7 @@ use crate::{
     connections::{find, forget, remember, track},
     count::{count, count_number, observe, observe_jiffies},
     incidents::report,
-    maps::setting,
+    maps::{LOOKED_AT, setting},
     pairs::Pair,
     requests,
     socket::{Common, Tcp, now_ns},
@@ -41,25 +41,61 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new)) {
+        note(sk.address());
         transition(sk, old, new);
     }
     0
 }
 
-/// Takes over an end for which the kernel skipped [`set_state`], since it came in a softirq on top of another run of it
-/// on the same CPU. Runs after it; an end that it has seen is no longer in the table.
+/// Takes over what the kernel skipped [`set_state`] for: a transition in a softirq that landed in another run of it on the
+/// same CPU. Runs after it. The kernel skips this one likewise, but not at the same time: softirqs do not land in softirqs.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn missed_end(ctx: BtfTracePointContext) -> i32 {
+pub fn missed(ctx: BtfTracePointContext) -> i32 {
     let sk: *const c_void = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
-    if new != i32::from(CLOSE) {
-        return 0;
-    }
-    if let (Some(sk), Ok(old)) = (Common::new(sk), u8::try_from(old)) {
-        ended(sk, old);
+    if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new))
+        && !has_looked_at(sk)
+        && !shows(sk, new)
+    {
+        transition(sk, old, new);
     }
     0
+}
+
+/// Notes that [`set_state`] runs for this socket.
+#[inline(always)]
+fn note(address: u64) {
+    if let Some(last) = LOOKED_AT.get_ptr_mut(0) {
+        // SAFETY: a value of this CPU's own; what lands in between writes it whole.
+        unsafe { *last = address };
+    }
+}
+
+/// Whether [`set_state`] has just run for this socket. A softirq between the two may have had its own last word here: then
+/// the connection tells.
+#[inline(always)]
+fn has_looked_at(sk: Common) -> bool {
+    let looked = LOOKED_AT.get(0).is_some_and(|last| *last == sk.address());
+    if looked {
+        note(0);
+    }
+    looked
+}
+
+/// Whether the connection shows what came of this transition. An end that was seen has left none; of a beginning that
+/// was seen and is not tracked nothing shows, but nothing lands between the two looks at it.
+#[inline(always)]
+fn shows(sk: Common, new: u8) -> bool {
+    let mark = match new {
+        ESTABLISHED => CONN_OPENED,
+        CLOSE_WAIT => CONN_PEER_FIN,
+        CLOSE => return false,
+        // The application's own doing: its context lands in no other.
+        _ => return true,
+    };
+    // SAFETY: a live map value.
+    find(sk).is_some_and(|(conn, _)| unsafe { (*conn).has(mark) })
 }
 
 #[inline(always)]

@@ -14,13 +14,13 @@ use core::{
 use finwatch_ebpf::{
     levels::{ListenerKey, Process, UNKNOWN_PROCESS, WALK_ADOPTS, Walk},
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
-    wire::{CONN_PROXY, Connection, FIRST_FREE_SLOT},
+    wire::{CONN_PROXY, Connection},
 };
 
 use crate::{
-    connections::{adopt, recall, record_of},
-    maps::{CONNECTIONS, LISTENERS, PROCESSES, WALK, setting},
-    pairs::{Pair, record, without_request_rules},
+    connections::{adopt, own, recall, record_of},
+    maps::{LISTENERS, PROCESSES, WALK, setting},
+    pairs::{Pair, without_request_rules},
     requests,
     socket::{Common, Tcp, cgroup_of, jiffies},
     walk_tables::{Seen, count_socket, hold_port, queue},
@@ -116,7 +116,7 @@ fn listening(sk: Common, walk: &mut Walk) -> u32 {
 fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
     let Some(tcp) = sk.tcp() else { return 0 };
     let mut seen = Seen::default();
-    let found = match CONNECTIONS.get_ptr_mut(sk.address()).filter(|conn| is_of(*conn, sk)) {
+    let found = match own(sk) {
         Some(conn) => {
             walk.tracked += 1;
             // SAFETY: a live map value; only walks write the field.
@@ -147,23 +147,6 @@ fn full(sk: Common, state: u8, walk: &mut Walk) -> u32 {
         hold_port(walk, sk);
     }
     0
-}
-
-/// Whether the entry is this socket's own. One whose end was missed may stand where another socket has its address by
-/// now, of which no event was looked at: that one is at another port.
-#[inline(always)]
-fn is_of(conn: *const Connection, sk: Common) -> bool {
-    // SAFETY: a live map value.
-    let slot = unsafe { (*conn).slot };
-    // SAFETY: as above.
-    let flags = unsafe { (*conn).flags };
-    if slot < FIRST_FREE_SLOT {
-        return true;
-    }
-    let Some(record) = record(slot) else { return true };
-    // SAFETY: a live map value.
-    let port = unsafe { (*record).key.port };
-    port == if flags & CONN_PROXY != 0 { sk.remote_port() } else { sk.bound_port() }
 }
 
 /// 1 when a request waits for its answer, the far end's or ours. On its own for the sake of the stack.

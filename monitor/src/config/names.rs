@@ -13,7 +13,7 @@ use super::{
     value::{Given, Toml, Value},
 };
 use crate::model::{
-    labels::{EXTERNAL, FOLDED},
+    labels::{EXTERNAL, FOLDED, is_harmful},
     names::{NamedEnd, Names},
 };
 
@@ -112,13 +112,13 @@ impl Value for Name {
 
     fn expected() -> String {
         format!(
-            "a name of 1 to {MAX_NAME} bytes without control characters, other than {FOLDED:?} and {EXTERNAL:?}, which \
+            "a name of 1 to {MAX_NAME} bytes without control or invisible characters, other than {FOLDED:?} and {EXTERNAL:?}, which \
              mean something else"
         )
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let valid = (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control);
+        let valid = (1..=MAX_NAME).contains(&text.len()) && !text.contains(is_harmful);
         (valid && ![FOLDED, EXTERNAL].contains(&text)).then(|| Self(text.to_owned()))
     }
 }

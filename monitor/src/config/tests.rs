@@ -157,7 +157,7 @@ fn mistakes_in_names_are_told() {
         ("[names.upstreams]\n\"web:80\" = \"a\"", "such as 10.0.0.5:8080, 10.0.0.5 or 10.0.0.0/24"),
         ("[names.proxies]\n\"10.0.0.5:80\" = \"a\"", "a network or an address"),
         ("[names.proxies]\n\"10.0.0.5\" = \"\"", "a name of 1 to 64 bytes"),
-        ("[names.proxies]\n\"10.0.0.5\" = \"a\\u0007\"", "without control characters"),
+        ("[names.proxies]\n\"10.0.0.5\" = \"a\\u0007\"", "without control or invisible characters"),
         ("[names.proxies]\n\"10.0.0.5\" = \"external\"", "mean something else"),
         ("[names.proxies]\n\"10.0.0.5\" = 5", "line 2"),
         ("[names.proxy]\n\"10.0.0.5\" = \"a\"", "unknown key"),

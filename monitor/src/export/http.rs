@@ -10,10 +10,9 @@ use axum::{
     routing::get,
 };
 use prometheus::TEXT_FORMAT;
-use tokio::sync::Semaphore;
 use tower_http::{CompressionLevel, compression::CompressionLayer};
 
-use super::{exposition::Exporter, landing, render};
+use super::{exposition::Exporter, landing, places::Places, render};
 
 /// Scrapes written at once; the others wait.
 const MAX_RENDERS: usize = 4;
@@ -22,7 +21,7 @@ const MAX_RENDERS: usize = 4;
 pub struct App {
     exporter: OnceLock<Arc<Exporter>>,
     waits_for: Mutex<String>,
-    renders: Arc<Semaphore>,
+    renders: Arc<Places>,
 }
 
 impl App {
@@ -31,7 +30,7 @@ impl App {
         Self {
             exporter: OnceLock::new(),
             waits_for: Mutex::new(reason.into()),
-            renders: Arc::new(Semaphore::new(MAX_RENDERS)),
+            renders: Arc::new(Places::new(MAX_RENDERS)),
         }
     }
 
@@ -76,8 +75,8 @@ pub fn router(app: Arc<App>) -> Router {
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, NotReady> {
     let exporter = app.exporter()?;
-    let permit = Arc::clone(&app.renders).acquire_owned().await.expect("the semaphore is never closed");
-    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], render::start(exporter, permit)).into_response())
+    let place = Arc::clone(&app.renders).take().await;
+    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], render::start(exporter, place)).into_response())
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, NotReady> {

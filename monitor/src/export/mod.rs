@@ -6,6 +6,7 @@ mod family;
 pub mod http;
 mod landing;
 mod levels;
+mod places;
 mod process;
 mod render;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,16 +10,14 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, mpsc},
-    time,
-};
+use tokio::{runtime::Handle, sync::mpsc, time};
 
-use super::exposition::Exporter;
+use super::{exposition::Exporter, places::Place};
 
 /// A scrape is given up after this long: a client that stops reading must not hold one for ever.
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A client that has taken nothing for so long gives its place to another that waits.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes handed over at once.
 const CHUNK: usize = 128 * 1024;
 /// Chunks that wait for the client.
@@ -30,16 +29,15 @@ enum Part {
     End,
 }
 
-/// Starts a scrape and returns the response it fills. The permit is given back when the scrape ends.
-pub(super) fn start(exporter: Arc<Exporter>, permit: OwnedSemaphorePermit) -> Body {
+/// Starts a scrape and returns the response it fills. The place is given back when the scrape ends.
+pub(super) fn start(exporter: Arc<Exporter>, place: Place) -> Body {
     let (parts, received) = mpsc::channel(WAITING_CHUNKS);
     let runtime = Handle::current();
     let deadline = time::Instant::now() + DEADLINE;
     // Nobody waits for it: it ends by itself, when it is done or when its client or its time is gone.
     drop(tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        let writer =
-            Chunks { buffer: Vec::with_capacity(CHUNK), parts, runtime, deadline, waited: Duration::ZERO };
+        let buffer = Vec::with_capacity(CHUNK);
+        let writer = Chunks { buffer, parts, place, runtime, deadline, waited: Duration::ZERO };
         if let Err(error) = run(&exporter, writer) {
             tracing::debug!(%error, "a scrape was not finished");
         }
@@ -68,6 +66,7 @@ fn run(exporter: &Exporter, mut writer: Chunks) -> io::Result<()> {
 struct Chunks {
     buffer: Vec<u8>,
     parts: mpsc::Sender<Part>,
+    place: Place,
     runtime: Handle,
     deadline: time::Instant,
     waited: Duration,
@@ -79,11 +78,22 @@ impl Chunks {
             return if self.parts.is_closed() { Err(hung_up(())) } else { Ok(()) };
         };
         let begun = Instant::now();
-        let sent = self.runtime.block_on(time::timeout_at(self.deadline, self.parts.send(part)));
+        let sent = self.runtime.block_on(self.wait(part));
         self.waited += begun.elapsed();
-        match sent {
-            Ok(sent) => sent.map_err(hung_up),
-            Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")),
+        sent
+    }
+
+    async fn wait(&self, part: Part) -> io::Result<()> {
+        let mut sending = pin!(self.parts.send(part));
+        loop {
+            let pause = self.deadline.min(time::Instant::now() + PATIENCE);
+            match time::timeout_at(pause, &mut sending).await {
+                Ok(sent) => return sent.map_err(hung_up),
+                Err(_elapsed) if pause == self.deadline || self.place.is_wanted() => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"));
+                }
+                Err(_elapsed) => {}
+            }
         }
     }
 }

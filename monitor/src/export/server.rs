@@ -6,7 +6,7 @@ use std::{
     net::{self, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -28,19 +28,19 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::render;
-
 /// Connections served at once. The one that has waited longest for a request's head makes room for another; where each
 /// has sent one, the others wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
 /// What comes before a request has to be done after this long, and a request's head has to be there after as long again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client that takes nothing for this long is cut off.
-const WRITE_TIMEOUT: Duration = render::DEADLINE;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long responses may go on after shutdown was asked for.
 const GRACE: Duration = Duration::from_millis(500);
 /// Pause after `accept()` failed, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// An outage that lasts is spoken of this seldom.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -134,11 +134,12 @@ pub async fn serve<L: Accept>(listener: L, router: Router, shutdown: impl Future
     let headless = Arc::new(Headless::default());
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let mut told = None;
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            stream = accept(&listener), if connections.len() < MAX_CONNECTIONS || headless.any() => {
+            stream = accept(&listener, &mut told), if connections.len() < MAX_CONNECTIONS || headless.any() => {
                 if connections.len() >= MAX_CONNECTIONS {
                     headless.dismiss_first();
                 }
@@ -156,12 +157,19 @@ pub async fn serve<L: Accept>(listener: L, router: Router, shutdown: impl Future
     connections.shutdown().await;
 }
 
-async fn accept<L: Accept>(listener: &L) -> L::Stream {
+/// The next connection; `told` is when an outage was last spoken of.
+async fn accept<L: Accept>(listener: &L, told: &mut Option<Instant>) -> L::Stream {
     loop {
         match listener.next().await {
             Ok(stream) => return stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                    *told = Some(Instant::now());
+                    tracing::warn!(
+                        "cannot accept connections: {error}; they wait, and it is tried again and again; for want of \
+                         file descriptors, allow the daemon more (LimitNOFILE= of its unit, or `ulimit -n`)"
+                    );
+                }
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -12,6 +12,8 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER_LENGTH: usize = 24;
 const TYPE_LENGTH: usize = 12;
 const MEMBER_LENGTH: usize = 12;
+/// Unnamed structs and unions that are looked into, one inside the other; the kernel has a handful.
+const MAX_NESTED: u32 = 32;
 
 /// Why BTF could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,8 +107,8 @@ impl<'a> Btf<'a> {
         let mut owner = self.find_struct(kernel_type)?;
         let mut bits = 0;
         for name in path.split('.') {
-            let (member_type, member_bits) = self.member(owner, name, &mut HashSet::new())?;
-            bits += member_bits;
+            let (member_type, member_bits) = self.member(owner, name, &mut HashSet::new(), MAX_NESTED)?;
+            bits = member_bits.checked_add(bits)?;
             owner = self.resolve(member_type)?;
         }
         (bits % 8 == 0).then_some(bits / 8)
@@ -157,8 +159,15 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// A member's type and offset in bits, unnamed structs and unions included.
-    fn member(&self, owner: Type, name: &str, visited: &mut HashSet<usize>) -> Option<(u32, u32)> {
+    /// A member's type and offset in bits, unnamed structs and unions included, at most so deep.
+    fn member(
+        &self,
+        owner: Type,
+        name: &str,
+        visited: &mut HashSet<usize>,
+        depth: u32,
+    ) -> Option<(u32, u32)> {
+        let deeper = depth.checked_sub(1)?;
         if !matches!(owner.kind, kind::STRUCT | kind::UNION) || !visited.insert(owner.position) {
             return None;
         }
@@ -173,7 +182,7 @@ impl<'a> Btf<'a> {
             }
             if member_name == 0 {
                 let inner = self.resolve(member_type)?;
-                if let Some((found, inner_bits)) = self.member(inner, name, visited) {
+                if let Some((found, inner_bits)) = self.member(inner, name, visited, deeper) {
                     return Some((found, bits.checked_add(inner_bits)?));
                 }
             }
@@ -281,6 +290,28 @@ mod tests {
         for length in 2..data.len() {
             assert!(Btf::parse(&data[..length]).is_err(), "cut at {length}");
         }
+    }
+
+    #[test]
+    fn neither_depth_nor_distance_is_trusted() {
+        let word = |number: usize| u32::try_from(number).expect("small").to_ne_bytes();
+        // As many unnamed structs one inside the other as the stack would never hold, each as far in as can be told.
+        let count = 200_000;
+        let nested = |id: usize| {
+            let info = (kind::STRUCT << 24 | 1).to_ne_bytes();
+            [word(1), info, word(8), word(0), word(id % count + 2), u32::MAX.to_ne_bytes()].concat()
+        };
+        let types: Vec<u8> = (0..count).flat_map(nested).collect();
+        let strings = b"\0outer\0a\0";
+        let mut data = MAGIC.to_ne_bytes().to_vec();
+        data.extend([1, 0]);
+        for number in [HEADER_LENGTH, 0, types.len(), types.len(), strings.len()] {
+            data.extend(word(number));
+        }
+        data.extend(types);
+        data.extend(strings);
+        let btf = Btf::parse(&data).expect("well-formed");
+        assert_eq!(btf.offset_of("outer", "a"), None);
     }
 
     proptest! {

@@ -71,7 +71,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "inet_sock_set_state",
         kind: HookKind::Tracepoint(3),
         program: "set_state",
-        second: Some("missed_end"),
+        second: Some("missed"),
         purpose: "connections that open and close",
         without: "nothing can be counted",
         partial: "",

@@ -78,6 +78,13 @@ pub enum KernelError {
     /// The process may not load eBPF.
     #[error("{0}")]
     Rights(String),
+    /// Fewer files may be open than it takes.
+    #[error(
+        "no more than {0} files may be open, and finwatch needs {needed}; raise the limit (LimitNOFILE= of its unit, or \
+         `ulimit -n {needed}`)",
+        needed = rights::OPEN_FILES
+    )]
+    OpenFiles(u64),
     /// The kernel publishes no types.
     #[error(
         "cannot read {BTF_PATH}: {0}; finwatch needs a kernel from 5.10 on built with CONFIG_DEBUG_INFO_BTF=y (the \
@@ -207,6 +214,9 @@ impl Kernel {
         let missing = rights::missing();
         if !missing.is_empty() {
             return Err(KernelError::Rights(rights::remedy(&missing)));
+        }
+        if let Some(files) = rights::too_few_files() {
+            return Err(KernelError::OpenFiles(files));
         }
         let data = fs::read(BTF_PATH).map_err(KernelError::NoBtf)?;
         let btf = Btf::parse(&data)?;

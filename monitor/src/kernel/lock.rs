@@ -3,8 +3,12 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+
+/// Nobody else's: whoever can open the file can take the lock, and keep a daemon from starting.
+const MODE: u32 = 0o600;
 
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +56,11 @@ impl Lock {
         let path = path(run_dir);
         let unwritable = |error| LockError::Unwritable { path: path.clone(), error };
         fs::create_dir_all(run_dir).map_err(unwritable)?;
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut options = File::options();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(&path);
         let mut file = opened.map_err(unwritable)?;
+        // One that an older version has left.
+        file.set_permissions(fs::Permissions::from_mode(MODE)).map_err(unwritable)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

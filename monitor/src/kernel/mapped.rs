@@ -24,6 +24,12 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::model::source::{HistogramId, PairSource};
 
+/// A record of the kernel's half as its bytes come out of a ring buffer; `None` where there are fewer or more.
+pub fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: as many bytes as the type has, any pattern of which is valid; its alignment is not relied upon.
+    (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 /// The values of an array map that was made to be mapped.
 pub(super) struct Array<T> {
     memory: MmapRaw,

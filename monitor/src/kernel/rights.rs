@@ -1,7 +1,10 @@
 //! What the process must be allowed to do, the remedy where it is not, and what it gives up once everything is attached.
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
-use procfs::sys::kernel::Version;
+use procfs::{
+    process::{LimitValue, Process},
+    sys::kernel::Version,
+};
 
 /// The capabilities that loading and attaching need, and what for. Programs that only trace need no CAP_NET_ADMIN:
 /// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/syscall.c#L2010-L2051>
@@ -22,6 +25,9 @@ pub const FOR_PROCESSES: [(Capability, &str); 2] = [
     (Capability::CAP_DAC_READ_SEARCH, "to list it"),
 ];
 
+/// Files that a daemon may have to have open: its hooks and tables, two servers' clients, and what it reads now and then.
+pub const OPEN_FILES: u64 = 256;
+
 /// The first version on which a map that is open can be used without CAP_BPF whatever `kernel.unprivileged_bpf_disabled`
 /// says; where that is set, those before refuse every call of bpf:
 /// <https://github.com/torvalds/linux/commit/c8644cd0efe719608ddcb341bcf087d4bc0bf6b8>
@@ -33,6 +39,14 @@ pub fn lasting(own_netns_only: bool, kernel: Option<Version>) -> Vec<(Capability
     let maps = for_maps.then_some((Capability::CAP_BPF, "to use the tables, on kernels before 6.0"));
     let namespaces = FOR_NAMESPACES.into_iter().filter(|_| !own_netns_only);
     maps.into_iter().chain(namespaces).chain(FOR_PROCESSES).collect()
+}
+
+/// How many files may be open, where that is fewer than [`OPEN_FILES`].
+pub fn too_few_files() -> Option<u64> {
+    match Process::myself().and_then(|process| process.limits()).ok()?.max_open_files.soft_limit {
+        LimitValue::Value(files) if files < OPEN_FILES => Some(files),
+        _ => None,
+    }
 }
 
 /// Gives up for good what is not [`lasting`], for the calling thread and those that it starts.

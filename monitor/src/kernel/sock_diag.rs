@@ -80,10 +80,17 @@ fn request(socket: &Socket, family: u8, states: StateFlags) -> io::Result<()> {
     socket.send(&bytes, 0).map(drop)
 }
 
-/// Takes one answer, which holds many sockets; tells whether more will come.
 fn answer(socket: &Socket, buffer: &mut [u8], each: &mut impl FnMut(Kind, &Listed)) -> io::Result<bool> {
     let length = socket.recv(&mut &mut *buffer, 0)?;
-    let mut rest = buffer.get(..length).ok_or_else(|| io::Error::other("an answer longer than any"))?;
+    take(buffer.get(..length).ok_or_else(|| io::Error::other("an answer longer than any"))?, each)
+}
+
+/// Takes one answer, which holds many sockets; tells whether more will come.
+///
+/// # Errors
+/// When the kernel refuses, or the answer is not what it should be.
+pub fn take(answer: &[u8], each: &mut impl FnMut(Kind, &Listed)) -> io::Result<bool> {
+    let mut rest = answer;
     while !rest.is_empty() {
         let message: NetlinkMessage<SockDiagMessage> =
             NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
@@ -93,10 +100,12 @@ fn answer(socket: &Socket, buffer: &mut [u8], each: &mut impl FnMut(Kind, &Liste
                 each(kind, &listed);
             }
             NetlinkPayload::Done(done) if done.code < 0 => {
-                return Err(io::Error::from_raw_os_error(-done.code));
+                return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
             }
             NetlinkPayload::Done(_) => return Ok(false),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::Error(error) => {
+                return Err(io::Error::from_raw_os_error(error.raw_code().saturating_abs()));
+            }
             _ => {}
         }
         let aligned = (message.header.length as usize).next_multiple_of(4);

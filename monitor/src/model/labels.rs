@@ -165,9 +165,18 @@ pub fn process_name(comm: &[u8]) -> String {
     harmless(&String::from_utf8_lossy(name))
 }
 
-/// Replaces control characters, which terminals and dashboards may obey, as invalid UTF-8 is replaced.
-pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+/// Replaces what terminals and dashboards may obey, as invalid UTF-8 is replaced.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a character moves the cursor, turns the direction of writing or takes no room: a name with it could look like
+/// another.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{61c}' | '\u{180e}')
+        || matches!(c, '\u{e0000}'..='\u{e0fff}' | '\u{fff9}'..='\u{fffb}' | '\u{ad}')
 }
 
 #[cfg(test)]
@@ -229,13 +238,19 @@ mod tests {
         assert_eq!(print(&key(SIDE_UPSTREAM, KEY_FOLDED, [0; 16], "::1")), "upstream other other ");
     }
 
+    #[test]
+    fn nothing_that_terminals_obey_is_left() {
+        assert_eq!(process_name(b"a\x1b[31mb\n\0rest"), "a\u{fffd}[31mb\u{fffd}");
+        assert_eq!(process_name("ngi\u{200b}nx\u{202e}c\u{85}".as_bytes()), "ngi\u{fffd}nx\u{fffd}c\u{fffd}");
+    }
+
     proptest! {
         #[test]
-        fn any_key_prints_without_control_characters(
+        fn any_key_prints_harmlessly(
             side: u8, flags: u8, port: u16, upstream: [u8; 16], proxy: [u8; 16], cgroup: u64,
         ) {
             let key = PairKey { side, flags, port, reserved: 0, upstream, proxy, cgroup };
-            prop_assert!(!print(&key).chars().any(char::is_control));
+            prop_assert!(!print(&key).contains(is_harmful));
         }
 
         #[test]

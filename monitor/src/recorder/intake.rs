@@ -19,6 +19,7 @@ use crate::{
     kernel::{
         listeners::Listeners,
         loader::{host_netns, jiffies_per_second},
+        mapped::record,
         processes::name_of,
     },
     model::{
@@ -196,10 +197,7 @@ fn batch(ring: &mut RingBuf<MapData>) -> Vec<Incident> {
     while batch.len() < BATCH
         && let Some(item) = ring.next()
     {
-        if item.len() == size_of::<Incident>() {
-            // SAFETY: the kernel's side writes this type, integers only; its alignment is not relied upon.
-            batch.push(unsafe { item.as_ptr().cast::<Incident>().read_unaligned() });
-        }
+        batch.extend(record::<Incident>(&item));
     }
     batch
 }

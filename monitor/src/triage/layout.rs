@@ -3,23 +3,14 @@
 use textwrap::{Options, WordSplitter};
 use unicode_width::UnicodeWidthStr;
 
+use crate::model::labels::harmless;
+
 /// Takes the place of what is left out.
 const ELLIPSIS: char = '…';
 
 /// Columns that a text takes.
 pub(super) fn width(text: &str) -> usize {
     text.width()
-}
-
-/// The text without characters that move the cursor, turn the direction of writing or take no room.
-pub(super) fn harmless(text: &str) -> String {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{61c}' | '\u{180e}')
-            || matches!(c, '\u{e0000}'..='\u{e0fff}' | '\u{fff9}'..='\u{fffb}' | '\u{ad}')
-    };
-    text.chars().map(|c| if harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The text in at most so many columns, its middle left out where it is longer. No number is cut: what is left of one
@@ -84,11 +75,6 @@ mod tests {
             assert!(width(&shortened) <= columns, "{shortened}");
             assert_eq!(shortened, short);
         }
-    }
-
-    #[test]
-    fn nothing_that_terminals_obey_is_left() {
-        assert_eq!(harmless("a\u{1b}[31mb\u{202e}c\n"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}");
     }
 
     proptest! {

@@ -8,11 +8,11 @@ use super::{
     facts,
     finding::{Candidate, Change, End, Finding, HarmClass, Level, Subject},
     kinds::Kind,
-    layout::{harmless, shorten, width, wrapped},
+    layout::{shorten, width, wrapped},
     looked_at, pairs_table,
 };
 use crate::model::{
-    labels::{Labels, Side},
+    labels::{Labels, Side, harmless},
     observation::Observation,
 };
 

@@ -10,7 +10,7 @@ use super::{
     passwords::Passwords,
     tls::{self, TlsServerConfig},
 };
-use crate::files;
+use crate::{files, model::labels::harmless};
 
 /// Headers that may be set, each with the values that are allowed; any where there are none.
 const HEADERS: [(&str, &[&str]); 5] = [
@@ -40,8 +40,12 @@ struct HttpServerConfig {
 
 /// Reads it, and the files it names.
 pub(super) fn read(path: &Path) -> Result<Rules, WebError> {
-    let text = files::secret(path)?;
-    let Document { tls_server_config, http_server_config, basic_auth_users } = parse(path, &text)?;
+    rules(path, &files::secret(path)?)
+}
+
+/// What the text of the file at `path` tells, and the files it names.
+pub(super) fn rules(path: &Path, text: &str) -> Result<Rules, WebError> {
+    let Document { tls_server_config, http_server_config, basic_auth_users } = parse(path, text)?;
     let unusable = |problem| WebError::Unusable { path: path.to_owned(), problem };
     let directory = path.parent().unwrap_or(Path::new("/"));
     let headers = http_server_config.and_then(|http| http.headers).unwrap_or_default();
@@ -61,10 +65,10 @@ fn parse(path: &Path, text: &str) -> Result<Document, WebError> {
     })
 }
 
-/// One line, without the lines of the file, in which there are secrets.
+/// One line, whatever stands in the file, and without its lines, in which there are secrets.
 fn problem(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
-    text.lines().next().unwrap_or_default().replace("unknown field", "unknown key")
+    harmless(&text.lines().next().unwrap_or_default().replace("unknown field", "unknown key"))
 }
 
 fn headers_of(given: &BTreeMap<String, String>) -> Result<HeaderMap, String> {

@@ -66,7 +66,16 @@ impl Web {
     /// As the file tells; plain HTTP for everybody without one.
     pub fn load(file: Option<&Path>) -> Result<Self, WebError> {
         let rules = file.map(document::read).transpose()?.unwrap_or_default();
-        Ok(Self { file: file.map(Path::to_owned), rules: RwLock::new(Arc::new(rules)) })
+        Ok(Self::of(file, rules))
+    }
+
+    /// As the text of the file at `path` tells.
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, WebError> {
+        Ok(Self::of(Some(path), document::rules(path, text)?))
+    }
+
+    fn of(file: Option<&Path>, rules: Rules) -> Self {
+        Self { file: file.map(Path::to_owned), rules: RwLock::new(Arc::new(rules)) }
     }
 
     /// Reads the file and those it names again. Connections that come from now on follow them, and where they cannot be

@@ -181,9 +181,9 @@ async fn clients_that_hang_up_hold_nothing() {
     server.stop().await;
 }
 
-/// Slow ones keep all scrapes that may run at once; the deadline frees them, and what they got is visibly cut off.
+/// As many as are written at once give their places to one that waits, and what they got is visibly cut off.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_hold_a_scrape_for_ten_seconds_at_most() {
+async fn slow_clients_give_their_places_to_others() {
     let server = Server::ready(1000);
     let mut slow = Vec::new();
     for _ in 0..4 {
@@ -192,15 +192,15 @@ async fn slow_clients_hold_a_scrape_for_ten_seconds_at_most() {
         slow.push(stream);
     }
     assert!(get(server.address, "/healthz").await.head.starts_with("HTTP/1.1 200 "));
-    let begun = Instant::now();
     let next = get(server.address, "/metrics").await;
-    let waited = begun.elapsed();
     assert!(parse(next.text()).len() > 30);
-    assert!((Duration::from_secs(8)..Duration::from_secs(12)).contains(&waited), "{waited:?}");
-    let mut rest = Vec::new();
-    if slow.remove(0).read_to_end(&mut rest).await.is_ok() {
-        assert!(!rest.ends_with(b"0\r\n\r\n"), "the end of a response that has none");
+    let mut cut = 0;
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let read = stream.read_to_end(&mut rest).await;
+        cut += usize::from(read.is_err() || !rest.ends_with(b"0\r\n\r\n"));
     }
+    assert!(cut >= 1, "one has made room");
     server.stop().await;
 }
 

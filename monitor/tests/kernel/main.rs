@@ -5,6 +5,8 @@ mod adoption_nginx;
 mod busy;
 mod confined;
 mod docs;
+mod exposed;
+mod faults;
 mod filters;
 mod harness;
 mod incidents;
@@ -16,6 +18,7 @@ mod limits;
 mod machine;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
+mod names;
 mod namespaces;
 mod observe;
 mod pods;

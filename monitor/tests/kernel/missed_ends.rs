@@ -1,6 +1,8 @@
-//! Ends that the programs did not see: the walk finds them, they are closed in the books, and counted as such.
+//! What the first program did not see: the second takes it over. Ends that neither saw: the walk finds them, they are
+//! closed in the books, and counted as such.
 
 use std::{
+    io::Read as _,
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -16,6 +18,7 @@ use crate::harness::{
     netns,
     reference::{FRESH, Resident, assert_count, fresh, untraced_port},
     traffic::{listen, local, open_and_close, pair},
+    until,
 };
 
 /// A missed end is looked for twice, half a minute apart.
@@ -63,6 +66,49 @@ fn assert_missed(daemon: &Daemon, upstream: SocketAddr) {
     assert_count("level", scrape.sum("finwatch_sockets", &labels), 0);
 }
 
+/// Without the first program all that softirqs do is missed by it: connections that are accepted, and the peer's FINs.
+#[test]
+fn the_second_program_takes_over() {
+    if !can_run("the_second_program_takes_over") {
+        return;
+    }
+    netns::in_namespace(|| {
+        let daemon = Daemon::isolated(&FRESH);
+        let listener = listen(local(1, untraced_port()));
+        let upstream = listener.local_addr().expect("bound").to_string();
+        let before: Vec<_> = (0..OPEN).map(|_| pair(&listener)).collect();
+        detach(daemon.pid, &["set_state"]);
+        let after: Vec<_> = (0..OPEN).map(|_| pair(&listener)).collect();
+        for (proxy, upstream) in before {
+            close_in_turn(upstream, proxy);
+        }
+        for (proxy, upstream) in after {
+            close_in_turn(proxy, upstream);
+        }
+        let scrape = until("nothing is tracked", || {
+            let scrape = daemon.scrape();
+            (scrape.sum("finwatch_tracked_connections", &[]) < 0.5).then_some(scrape)
+        });
+        let count = |family: &str, side: &str, more: &[(&str, &str)]| {
+            let labels = [&[("side", side), ("upstream", upstream.as_str())], more].concat();
+            scrape.sum(&format!("finwatch_{family}"), &labels)
+        };
+        assert_count("accepted", count("connections_opened_total", "upstream", &[]), 2 * OPEN);
+        assert_count("their ends", count("connections_closed_total", "upstream", &[]), 2 * OPEN);
+        for side in ["proxy", "upstream"] {
+            let by_peer = count("connections_closed_total", side, &[("by", "peer")]);
+            assert_count("closed by the other end", by_peer, OPEN);
+            assert_count("after a time", count("peer_close_idle_seconds_count", side, &[]), OPEN);
+        }
+    });
+}
+
+/// One end closes, then the other.
+fn close_in_turn(first: TcpStream, mut second: TcpStream) {
+    drop(first);
+    assert_eq!(second.read(&mut [0]).expect("the end of the stream"), 0);
+}
+
 #[test]
 fn missed_ends_are_closed_in_the_books() {
     if !can_run("missed_ends_are_closed_in_the_books") {
@@ -73,7 +119,7 @@ fn missed_ends_are_closed_in_the_books() {
         let listener = listen(local(1, untraced_port()));
         let upstream = listener.local_addr().expect("bound");
         let connections = begin(&listener, || fresh(&daemon));
-        detach(daemon.pid, &["set_state", "missed_end"]);
+        detach(daemon.pid, &["set_state", "missed"]);
         reset(connections);
         assert_count("still in the books", fresh(&daemon).sum("finwatch_tracked_connections", &[]), 2 * OPEN);
         assert_missed(&daemon, upstream);
@@ -92,7 +138,7 @@ fn missed_ends_in_a_namespace_that_is_gone() {
         let _resident = Resident::start();
         let listener = listen(upstream);
         let connections = begin(&listener, || netns::outside(|| fresh(&daemon)));
-        detach(daemon.pid, &["set_state", "missed_end"]);
+        detach(daemon.pid, &["set_state", "missed"]);
         reset(connections);
     });
     assert_missed(&daemon, upstream);

@@ -22,7 +22,8 @@ use crate::harness::{
 const PORT: u16 = 8_080;
 const HELPER: &str = "FINWATCH_HELPER_PANIC";
 
-fn possible(test: &str) -> bool {
+/// Whether a terminal can be had here.
+pub(crate) fn possible(test: &str) -> bool {
     if !can_run(test) {
         return false;
     }
@@ -38,7 +39,7 @@ fn possible(test: &str) -> bool {
 }
 
 /// Runs top in the window; its status shows when it has ended.
-fn start(tmux: &Tmux, daemon: &Daemon) {
+pub(crate) fn start(tmux: &Tmux, daemon: &Daemon) {
     tmux.command("clear");
     tmux.command(&format!(
         "{} top --interval 1s --run-dir {}; echo status=$?",

@@ -3,7 +3,7 @@
 
 mod document;
 mod load;
-mod programs;
+pub(crate) mod programs;
 mod report;
 mod tracer;
 mod walk;

@@ -6,11 +6,12 @@ pub(crate) mod triage;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use self::{metrics::Samples, triage::Triage};
@@ -18,8 +19,8 @@ use crate::{host, interrupt, process::Running};
 
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:9778";
-/// How long attaching every hook may take.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long attaching every hook may take where much else goes on.
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// A daemon under way; dropping it ends it.
 pub(crate) struct Daemon {
@@ -38,6 +39,15 @@ impl Daemon {
 
     /// The same with flags.
     pub(crate) fn private_with(binary: &Path, flags: &[&str]) -> Result<Self> {
+        Self::private_changed(binary, flags, |_| ())
+    }
+
+    /// The same with its command changed.
+    pub(crate) fn private_changed(
+        binary: &Path,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix("finwatch-run-").tempdir().context("a directory to run in")?;
         let log = File::create(log_path(&dir)).context("the daemon's log")?;
@@ -45,6 +55,7 @@ impl Daemon {
         let mut command = host::command(binary);
         command.args(["run", "--listen", &address, "--run-dir"]).arg(dir.path()).args(flags);
         command.stdout(log.try_clone().context("the daemon's log")?).stderr(log);
+        change(&mut command);
         let running = Running::spawn("finwatch run", &mut command)?;
         let mut daemon = Self { running, address, binary: binary.to_owned(), dir: Some(dir) };
         daemon.wait_ready()?;
@@ -83,6 +94,12 @@ impl Daemon {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.running.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(pid, signal).context("signalling finwatch run")
     }
 
     /// Where it listens.

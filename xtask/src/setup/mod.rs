@@ -2,9 +2,9 @@
 
 mod apt;
 mod cargo_deb;
-pub(crate) mod grafana;
 pub(crate) mod python;
 mod toolchain;
+pub(crate) mod types;
 
 use std::{process::Command, time::Duration};
 
@@ -77,7 +77,7 @@ struct Plan {
     cargo_deb: bool,
     /// Programs in Python, which come after the packages.
     python: bool,
-    /// Grafana's types, which come after them as well.
+    /// Published types, which come after them as well.
     types: bool,
 }
 
@@ -147,7 +147,7 @@ impl Plan {
             );
             program("xz", "xz-utils", "unpacks their modules");
             program("strip", "binutils", "takes debugging symbols out of what they run");
-            program("npm", "npm", "fetches what Grafana publishes as the types of its dashboards");
+            program("npm", "npm", "fetches what Grafana and the Prometheus operator publish as types");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
@@ -171,7 +171,7 @@ impl Plan {
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
         let cargo_deb = purpose.packages() && !cargo_deb::installed();
-        let types = purpose.tests() && !grafana::installed();
+        let types = purpose.tests() && !types::installed();
         Ok(Self { packages, linker, cargo_deb, python, types })
     }
 
@@ -196,12 +196,13 @@ impl Plan {
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
         if self.types {
-            let dir = grafana::directory();
+            let dir = types::directory();
             println!(
                 "  {:<24} what dashboards are checked against (npm, in {})",
                 "Grafana's types",
                 dir.display()
             );
+            println!("  {:<24} judge the chart's monitors (npm, there too)", "the operator's types");
         }
     }
 
@@ -221,7 +222,7 @@ impl Plan {
             python::install()?;
         }
         if self.types {
-            grafana::install()?;
+            types::install()?;
         }
         Ok(())
     }

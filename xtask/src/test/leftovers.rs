@@ -15,8 +15,8 @@ use crate::{host, interrupt};
 const NAMESPACES: &str = "/run/netns";
 /// The kernel frees programs a moment after their last user went.
 const GRACE: Duration = Duration::from_secs(5);
-/// How the kernel shortens the names of finwatch's programs.
-const PROGRAMS: [&str; 3] = ["inet_sock_set_s", "tcp_receive_res", "tcp_send_reset"];
+/// What finwatch calls its programs that are always attached.
+const PROGRAMS: [&str; 4] = ["set_state", "missed_end", "receive_reset", "send_reset"];
 
 /// What there is at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::{
     host::{self, Profile},
     interrupt, process,
     setup::{self, Purpose},
+    soak,
     vm::{self, chosen::MACHINE},
 };
 
@@ -87,6 +88,11 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
         bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
+        Ok(Tally::ONE_PASSED)
+    })?;
+    let short = || Ok(vec!["soak".to_owned()]);
+    run.traced("soak", short, || {
+        soak::short(&host::build_finwatch(Profile::Debug)?)?;
         Ok(Tally::ONE_PASSED)
     })?;
     if run.full {

@@ -70,18 +70,37 @@ impl Namespace {
         let mut proxy = Proxy::to(node.address());
         // Without Connection: close nginx is the one that closes.
         proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
-        let nginx = Nginx::in_namespace(self, &proxy)?;
+        let nginx = Nginx::in_namespace(self, &[proxy])?;
         Ok((node, nginx))
+    }
+
+    /// One on its own that has [`WITHIN`]; `what` tells namespaces that exist at the same time apart.
+    pub(crate) fn alone(what: &str) -> Result<Self> {
+        let namespace = Self::new(what)?;
+        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "dev", "lo"])?;
+        Ok(namespace)
     }
 
     /// One on its own with so many local ports.
     pub(crate) fn with_ports(ports: u16) -> Result<Self> {
-        let namespace = Self::new("ports")?;
-        namespace.ip(&["address", "add", &format!("{WITHIN}/32"), "dev", "lo"])?;
+        let namespace = Self::alone("ports")?;
         let range = format!("{FIRST_PORT} {}", FIRST_PORT + (ports - 1));
-        let set = "echo \"$1\" > /proc/sys/net/ipv4/ip_local_port_range";
-        run(namespace.command("sh").args(["-c", set, "sh", &range]))?;
+        namespace.set("/proc/sys/net/ipv4/ip_local_port_range", &range)?;
         Ok(namespace)
+    }
+
+    /// Writes a setting of the namespace's own.
+    pub(crate) fn set(&self, path: &str, value: &str) -> Result<()> {
+        run(self.command("sh").args(["-c", "echo \"$1\" > \"$2\"", "sh", value, path]))
+    }
+
+    /// From now on a firewall does this to what arrives, as nftables has it.
+    pub(crate) fn firewall(&self, rules: &[&str]) -> Result<()> {
+        let rules = rules.join("\n");
+        let table = format!(
+            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n{rules}\n}}\n}}"
+        );
+        run(self.command("nft").arg(table))
     }
 
     /// One that reaches [`HERE`] over a link.

@@ -5,7 +5,6 @@ use std::{
     net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
-    slice,
     time::Duration,
 };
 
@@ -62,8 +61,8 @@ impl Nginx {
     }
 
     /// The same in a namespace, where it listens at [`SOCKET`] only: nobody outside reaches another address.
-    pub(crate) fn in_namespace(namespace: &Namespace, proxy: &Proxy) -> Result<Self> {
-        let http = Proxy::http(slice::from_ref(proxy), &format!("unix:{SOCKET}"));
+    pub(crate) fn in_namespace(namespace: &Namespace, proxies: &[Proxy]) -> Result<Self> {
+        let http = Proxy::http(proxies, &format!("unix:{SOCKET}"));
         Self::launch(Some(namespace), 1, 0, &http)
     }
 

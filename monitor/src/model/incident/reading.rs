@@ -1,6 +1,6 @@
 //! From the kernel's evidence to a record: what each number means, in order and in milliseconds.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use finwatch_ebpf::{
     cause::{Cause, UNKNOWN},
@@ -131,9 +131,11 @@ impl IncidentCause {
     }
 }
 
-/// What the wall clock showed at a moment of CLOCK_MONOTONIC.
+/// What the wall clock showed at a moment of CLOCK_MONOTONIC; never before its epoch, where a clock that is not set yet
+/// stands.
 fn wall_time(event_ns: u64, (now, now_ns): (SystemTime, u64)) -> SystemTime {
-    now - Duration::from_nanos(now_ns.saturating_sub(event_ns))
+    let time = now.checked_sub(Duration::from_nanos(now_ns.saturating_sub(event_ns)));
+    time.map_or(UNIX_EPOCH, |time| time.max(UNIX_EPOCH))
 }
 
 fn to_ms(jiffies: u32, hz: u32) -> u64 {

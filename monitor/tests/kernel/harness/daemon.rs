@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::{net::UnixStream, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     thread,
@@ -43,7 +43,21 @@ pub(crate) struct Daemon {
 /// The one that all sequences share.
 pub(crate) fn shared() -> &'static Daemon {
     static SHARED: OnceLock<Daemon> = OnceLock::new();
-    SHARED.get_or_init(|| Daemon::start(&["--incidents-per-second", "1000000"]))
+    SHARED.get_or_init(|| {
+        let daemon = Daemon::start(&["--incidents-per-second", "1000000"]);
+        remove_in_the_end(daemon.directory.path());
+        daemon
+    })
+}
+
+/// Removes the directory when this process has ended: nothing static is dropped, so another process waits for that.
+fn remove_in_the_end(directory: &Path) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "tail --pid=\"$1\" --follow /dev/null; exec rm -r \"$0\""]);
+    command.arg(directory).arg(std::process::id().to_string());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Nobody waits for it: it outlives this process.
+    drop(quiet.spawn().expect("a shell starts"));
 }
 
 /// A port nobody listens on.
@@ -129,7 +143,9 @@ impl Daemon {
     ) -> Self {
         let mut command = command(address, arguments);
         command.arg("--run-dir").arg(directory.path());
-        command.arg("--incident-file").arg(directory.path().join(INCIDENT_FILE));
+        if !arguments.contains(&"--incident-file") {
+            command.arg("--incident-file").arg(directory.path().join(INCIDENT_FILE));
+        }
         prepare(&mut command);
         let (pid, ended) = spawn(command, directory.path().join("output"));
         Self { address, pid, directory, ended: Mutex::new(ended) }

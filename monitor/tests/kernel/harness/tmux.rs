@@ -52,6 +52,11 @@ impl Tmux {
         self.ask(&["capture-pane", "-p", "-e"])
     }
 
+    /// What programs in it have called it.
+    pub(crate) fn title(&self) -> String {
+        self.ask(&["display-message", "-p", "#{pane_title}"])
+    }
+
     /// Gives it another size.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         self.ask(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);

@@ -1,6 +1,8 @@
 """Lints the Helm chart with Helm itself, validates what it renders against Kubernetes' schemas, and holds the plain manifests
-to it. Arguments: the chart's directory, that of the plain manifests, and "write" to write these instead."""
+to it. Arguments: the chart's directory, that of the plain manifests, a file to write the objects of the Prometheus operator to,
+which others judge, and "write" to write the plain manifests instead."""
 
+import json
 import pathlib
 import sys
 
@@ -8,8 +10,9 @@ import helm_python as helm
 import kubernetes_validate
 import yaml
 
-CHART, PLAIN = map(pathlib.Path, sys.argv[1:3])
-WRITE = sys.argv[3:] == ["write"]
+CHART, PLAIN, MONITORS = map(pathlib.Path, sys.argv[1:4])
+WRITE = sys.argv[4:] == ["write"]
+OPERATOR = "monitoring.coreos.com/"
 # What the plain manifests are rendered with, by file.
 PLAIN_VALUES = {
     "finwatch.yaml": {},
@@ -54,7 +57,7 @@ def rendered(chart, values):
 def validate(documents):
     checked = 0
     for document in documents:
-        if document["apiVersion"].startswith("monitoring.coreos.com/"):
+        if document["apiVersion"].startswith(OPERATOR):
             continue
         for version in KUBERNETES:
             kubernetes_validate.validate(document, version, strict=True)
@@ -108,7 +111,10 @@ def main():
         for values in [{"port": 0}, {"otherNamespace": True}, {"podMonitor": {"interval": "often"}}, {"kubernetes": 1}, {"webConfig": "x"}]:
             refuses(chart, values)
         variants = [*PLAIN_VALUES.values(), MONITORED, GUARDED, NAMELESS, EVERYTHING]
-        checked = sum(validate(rendered(chart, values)) for values in variants)
+        documents = [rendered(chart, values) for values in variants]
+        checked = sum(map(validate, documents))
+        monitors = [one for all in documents for one in all if one["apiVersion"].startswith(OPERATOR)]
+        MONITORS.write_text(json.dumps(monitors))
         check_guarded(rendered(chart, GUARDED))
         check_nameless(rendered(chart, NAMELESS))
         print(f"schemas: {checked} documents of Kubernetes {', '.join(KUBERNETES)}")

@@ -38,7 +38,7 @@ pub(super) fn closes(binary: &Path, _: &Daemon) -> Result<()> {
     let idle = node.measure_idle_timeout()?;
     let mut proxy = keeping(&upstream);
     proxy.upstream("keepalive_timeout 60s;");
-    let nginx = Nginx::in_namespace(&namespace, &proxy)?;
+    let nginx = Nginx::in_namespace(&namespace, &[proxy])?;
     for burst in 0..BURSTS {
         let socket = nginx.socket();
         thread::scope(|scope| {

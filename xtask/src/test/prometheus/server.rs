@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::scaled::scaled;
 use crate::{daemon::metrics, host, interrupt, process::Running};
 
-/// How long Prometheus may take to be ready.
+/// How long Prometheus may take to be ready, and then to read.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,19 +28,23 @@ pub(super) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Reads the agent each second under that name, and evaluates the rules as often.
-    pub(super) fn reading(name: &str, agent: &str) -> Result<Self> {
+    /// Reads the agents each second, each by its name and address, and evaluates the rules as often.
+    pub(super) fn reading(agents: &[(&str, &str)]) -> Result<Self> {
         let prometheus = host::find_program("prometheus")
             .context("prometheus is not installed: `cargo xtask setup --for test`")?;
         let dir = tempfile::Builder::new()
             .prefix("finwatch-prometheus-")
             .tempdir()
             .context("a directory for Prometheus")?;
+        let target = |(name, agent): &(&str, &str)| {
+            format!("  - targets: [ '{agent}' ]\n    labels: {{ instance: '{name}' }}\n")
+        };
         let config = format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
              rule_files: [ '*.rules.yml', '*.alerts.yml' ]\n\
              scrape_configs:\n\
-             - job_name: finwatch\n  static_configs:\n  - targets: [ '{agent}' ]\n    labels: {{ instance: '{name}' }}\n"
+             - job_name: finwatch\n  static_configs:\n{}",
+            agents.iter().map(target).collect::<String>()
         );
         fs::write(dir.path().join("prometheus.yml"), config).context("prometheus.yml")?;
         for (name, text) in rules()? {
@@ -64,7 +68,14 @@ impl Prometheus {
             Ok(metrics::get(&format!("http://{address}/-/ready")).ok())
         })?;
         ensure!(ready.is_some(), "prometheus was not ready in time: {}", said(dir.path()));
-        Ok(Self { running, address, begun: now(), dir })
+        let prometheus = Self { running, address, begun: now(), dir };
+        // It begins to read some seconds after it is ready.
+        let all = interrupt::poll(READY_LIMIT, || {
+            let up = prometheus.ask("query", &[("query", "up == 1")])?;
+            Ok((up["result"].as_array().map_or(0, Vec::len) == agents.len()).then_some(()))
+        })?;
+        ensure!(all.is_some(), "prometheus does not read all agents: {}", said(prometheus.dir.path()));
+        Ok(prometheus)
     }
 
     /// Seconds since it was ready.
@@ -72,8 +83,8 @@ impl Prometheus {
         Duration::try_from_secs_f64(now() - self.begun).unwrap_or_default().as_secs()
     }
 
-    /// How many series with numbers in them an expression was, second by second, since Prometheus began.
-    pub(super) fn over_time(&self, expr: &str) -> Result<usize> {
+    /// The labels of the series with numbers in them that an expression was, second by second, since Prometheus began.
+    pub(super) fn over_time(&self, expr: &str) -> Result<Vec<Value>> {
         let (start, end) = (self.begun.to_string(), now().to_string());
         let data =
             self.ask("query_range", &[("query", expr), ("start", &start), ("end", &end), ("step", "1")])?;
@@ -82,7 +93,7 @@ impl Prometheus {
             let values = one["values"].as_array().into_iter().flatten();
             values.into_iter().any(|value| value[1] != "NaN")
         };
-        Ok(series.iter().filter(numbers).count())
+        Ok(series.iter().filter(numbers).map(|one| one["metric"].clone()).collect())
     }
 
     /// All rules as Prometheus has evaluated them.

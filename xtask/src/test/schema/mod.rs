@@ -17,7 +17,7 @@ const FLAGS: [&str; 5] = ["--noEmit", "--strict", "--skipLibCheck", "--target=es
 
 /// Checks every dashboard, and that faults are found.
 pub(super) fn run() -> Result<Tally> {
-    let dir = setup::grafana::directory();
+    let dir = setup::types::directory();
     let write = |name: &str, text: &str| fs::write(dir.join(name), text).with_context(|| name.to_owned());
     write("dashboard.ts", TYPES)?;
     write("faults.ts", FAULTS)?;

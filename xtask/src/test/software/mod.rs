@@ -13,6 +13,7 @@ mod queue;
 mod races;
 mod requests;
 mod silence;
+mod unreached;
 mod watch;
 
 use std::{path::Path, thread, time::Instant};
@@ -26,10 +27,11 @@ use crate::interrupt;
 type Scenario = fn(&Path) -> Result<()>;
 
 /// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
-const SCENARIOS: [(&str, Scenario); 17] = [
+const SCENARIOS: [(&str, Scenario); 18] = [
     ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
     ("CLOSE_WAIT leak", leak::never_closed),
     ("a pool fills up", pool::fills_up),
+    ("connects that time out, others that are turned away", unreached::turned_away),
     ("silent drop: never acknowledged", silence::never_acknowledged),
     ("uvicorn closes after 5 s: latent race", races::uvicorn_latent),
     ("uvicorn behind nginx: latent race, then a race", races::uvicorn_lossy),
@@ -45,7 +47,7 @@ const SCENARIOS: [(&str, Scenario); 17] = [
     ("healthy, with health checks that reset", healthy::health_checks),
     ("one restart of gunicorn", healthy::one_restart),
 ];
-const WAITING: usize = 3;
+const WAITING: usize = 4;
 
 /// Their names.
 pub(crate) fn scenarios() -> Vec<&'static str> {

@@ -1,4 +1,5 @@
-//! What Grafana publishes as the types of its dashboards, and the compiler that checks them, under `target/`.
+//! What Grafana publishes as the types of its dashboards and the Prometheus operator as those of its monitors, and the
+//! compiler that checks them, under `target/`.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -7,14 +8,14 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 /// Exact versions, with their hashes in the second.
-const PACKAGE: &str = include_str!("grafana/package.json");
-const LOCK: &str = include_str!("grafana/package-lock.json");
+const PACKAGE: &str = include_str!("types/package.json");
+const LOCK: &str = include_str!("types/package-lock.json");
 /// Downloading some MiB.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// Where they are.
 pub(crate) fn directory() -> PathBuf {
-    host::target().join("grafana-types")
+    host::target().join("types")
 }
 
 /// Whether what [`LOCK`] asks for is there.
