@@ -26,9 +26,9 @@ const IN_MACHINE: (&str, &str) = ("FINWATCH_TEST_VM", "1");
 /// Mostly they wait, and waiting costs nothing here.
 const THREADS: &str = "16";
 
-/// What every change is tested with: each sequence over each family, and of everything else what touches the kernel in a
+/// The short form: each sequence over each family, and of everything else what touches the kernel in a
 /// way of its own.
-const FOR_EVERY_CHANGE: [&str; 9] = [
+const SHORT: [&str; 9] = [
     "sequences::",
     "adoption::old_connections_of_a_proxy",
     "adoption::old_connections_of_an_upstream",
@@ -61,8 +61,8 @@ const NOT_HERE: [&str; 7] = [
 /// What is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// What every change is tested with.
-    EveryChange,
+    /// What fits into minutes.
+    Short,
     /// All that can be.
     All,
 }
@@ -128,12 +128,13 @@ impl Built {
         Ok(image)
     }
 
-    /// What the guest does. Only tests whose names hold `only` run, where that is given.
-    pub(super) fn plan(&self, extent: Extent, only: Option<&str>) -> Plan {
+    /// What the guest does. Only tests whose names hold `only` run, where that is given; `check` first where its words are
+    /// wanted, too.
+    pub(super) fn plan(&self, extent: Extent, only: Option<&str>, check: bool) -> Plan {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let tests = match (only, extent) {
             (Some(only), _) => vec![only.to_owned()],
-            (None, Extent::EveryChange) => words(&FOR_EVERY_CHANGE),
+            (None, Extent::Short) => words(&SHORT),
             (None, Extent::All) => {
                 NOT_HERE.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]).collect()
             }
@@ -145,27 +146,19 @@ impl Built {
             IN_MACHINE,
         ];
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let program = |path: &Path| path.to_string_lossy().into_owned();
+        let step = |name: &str, path: &Path, arguments| Step {
+            name: name.to_owned(),
+            program: path.to_string_lossy().into_owned(),
+            arguments,
+        };
+        let check = check.then(|| step(CHECK, &self.finwatch, words(&["check", "--json"])));
+        let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
+        let alone = words(&["--color", "never", "--test-threads", "1", MACHINE]);
+        let tests = [step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
         Plan {
             directory: host::root().join("monitor").to_string_lossy().into_owned(),
             environment: variables.into_iter().map(own).collect(),
-            steps: vec![
-                Step {
-                    name: CHECK.to_owned(),
-                    program: program(&self.finwatch),
-                    arguments: words(&["check", "--json"]),
-                },
-                Step {
-                    name: TESTS.to_owned(),
-                    program: program(&self.test),
-                    arguments: [words(&["--color", "never", "--test-threads", THREADS]), tests].concat(),
-                },
-                Step {
-                    name: ALONE.to_owned(),
-                    program: program(&self.test),
-                    arguments: words(&["--color", "never", "--test-threads", "1", MACHINE]),
-                },
-            ],
+            steps: check.into_iter().chain(tests).collect(),
         }
     }
 }

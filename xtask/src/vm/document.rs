@@ -13,7 +13,8 @@ const INTRODUCTION: &str = "\
 
 Written by `cargo xtask vm --all --document`, which boots the newest kernel of each Debian suite in a virtual machine, has
 `finwatch check` tell what the kernel offers, and runs there the kernel tests that run on every host, with the same exact
-counts. The same eBPF object is loaded everywhere. On every change 5.10, 6.1, 6.12 and the newest are tested so.
+counts. The same eBPF object is loaded everywhere. `cargo xtask test
+--full` tests 5.10, 6.1, 6.12 and the newest so, by each sequence and what touches the kernel in a way of its own.
 ";
 
 /// Writes it.

@@ -14,8 +14,8 @@ use crate::{host, process::Running};
 
 /// The emulator.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
-/// What follows the dashes is the first process's. The kernel is told of more processors than there are, as a machine that may be given more is.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet possible_cpus=4 -- guest";
+/// What follows the dashes is the first process's.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet -- guest";
 const MEMORY_MIB: &str = "1024";
 /// How many lines of the kernel's are shown where a guest says nothing.
 const CONSOLE_LINES: usize = 20;

@@ -26,7 +26,7 @@ use self::{
     machine::Machine,
     report::{PLAN, Plan, Report},
     stock::Stock,
-    suites::{Offer, Suites, for_every_change, missing},
+    suites::{Offer, Suites, missing, series_and_newest},
 };
 use crate::{
     host, interrupt,
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Only this kernel: a series (6.1), a version, or a Debian suite; may be given several times
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
-    /// Every kernel and every test that can run in a virtual machine, not those of every change alone
+    /// Every kernel and every test that can run in a virtual machine, not the short form
     #[arg(long)]
     all: bool,
     /// Only tests whose names hold this text
@@ -82,11 +82,15 @@ impl Outcome {
 /// `cargo xtask vm`.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
+    for (program, package) in [(machine::QEMU, "qemu-system-x86"), ("xz", "xz-utils"), ("strip", "binutils")]
+    {
+        ensure!(host::find_program(program).is_some(), "{program} is missing: install {package}");
+    }
     let suites = Suites::read(directory().join("apt"))?;
     let (offers, lost) = offers(&suites);
     let chosen = match (args.kernel.as_slice(), args.all) {
         ([], true) => offers.clone(),
-        ([], false) => for_every_change(&offers),
+        ([], false) => series_and_newest(&offers),
         (names, _) => chosen(&offers, names)?,
     };
     if args.list {
@@ -95,9 +99,10 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         }
         return Ok(if lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let extent = if args.all { Extent::All } else { Extent::EveryChange };
+    let extent = if args.all { Extent::All } else { Extent::Short };
     let lost = if args.kernel.is_empty() { lost } else { Vec::new() };
-    let outcomes = run_on(&suites, &chosen, extent, args.test.as_deref(), lost)?;
+    let outcomes =
+        run_on(&suites, &chosen, |built| built.plan(extent, args.test.as_deref(), args.document), lost)?;
     let total = outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally);
     if args.document {
         ensure!(total.failed == 0, "docs/kernels.md is written only where every test has passed");
@@ -106,19 +111,13 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The step of `cargo xtask test`: the kernels of every change, or all.
-pub(crate) fn step(all: bool) -> Result<Tally> {
+/// The step of `cargo xtask test`: the short form.
+pub(crate) fn step() -> Result<Tally> {
     let suites = Suites::read(directory().join("apt"))?;
-    let (offers, mut lost) = offers(&suites);
-    let chosen = if all { offers } else { for_every_change(&offers) };
-    if !all {
-        // A suite that has no kernel is nothing to this step, as long as each series is there.
-        lost.clear();
-        let missing = missing(&chosen).into_iter();
-        lost.extend(missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned())));
-    }
-    let extent = if all { Extent::All } else { Extent::EveryChange };
-    let outcomes = run_on(&suites, &chosen, extent, None, lost)?;
+    let chosen = series_and_newest(&offers(&suites).0);
+    let missing = missing(&chosen).into_iter();
+    let lost = missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned()));
+    let outcomes = run_on(&suites, &chosen, |built| built.plan(Extent::Short, None, false), lost.collect())?;
     Ok(outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally))
 }
 
@@ -154,14 +153,13 @@ fn chosen(offers: &[Offer], names: &[String]) -> Result<Vec<Offer>> {
 fn run_on(
     suites: &Suites,
     offers: &[Offer],
-    extent: Extent,
-    only: Option<&str>,
+    plan: impl FnOnce(&Built) -> Plan,
     lost: Vec<Outcome>,
 ) -> Result<Vec<Outcome>> {
     let programs = directory().join("programs");
     fs::create_dir_all(&programs).context("making a directory for programs")?;
     let built = Built::new()?;
-    let (image, plan) = (built.image(&programs)?, built.plan(extent, only));
+    let (image, plan) = (built.image(&programs)?, plan(&built));
     for outcome in &lost {
         tell(outcome, Duration::ZERO);
     }

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{host, process};
 
-/// One suite's kernel each; the first of a series is the one that every change is tested on.
+/// One suite's kernel each; the first of a series is the one that the short form is for.
 const SUITES: [&str; 6] = ["bullseye", "bookworm", "trixie", "bookworm-backports", "trixie-backports", "sid"];
-/// The series that every change is tested on, besides the newest kernel of all.
+/// The series of the short form, besides the newest kernel of all.
 const SERIES: [&str; 3] = ["5.10", "6.1", "6.12"];
 /// Depends on the suite's newest kernel for virtual machines.
 const NEWEST: &str = "linux-image-cloud-amd64";
@@ -137,14 +137,14 @@ impl Offer {
     }
 }
 
-/// The kernels that every change is tested on: of each series the first that the suites name, and the newest of all.
-pub(super) fn for_every_change(offers: &[Offer]) -> Vec<Offer> {
+/// The kernels of the short form: of each series the first that the suites name, and the newest of all.
+pub(super) fn series_and_newest(offers: &[Offer]) -> Vec<Offer> {
     let newest = offers.iter().min_by_key(|offer| Reverse(offer.numbers()));
     let of_series = SERIES.iter().filter_map(|series| offers.iter().find(|offer| offer.is_of(series)));
     of_series.chain(newest).cloned().collect()
 }
 
-/// The series without which [`for_every_change`] is not whole.
+/// The series without which [`series_and_newest`] is not whole.
 pub(super) fn missing(offers: &[Offer]) -> Vec<&'static str> {
     SERIES.iter().copied().filter(|series| !offers.iter().any(|offer| offer.is_of(series))).collect()
 }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_meets_each_series_and_the_newest() {
+    fn each_series_and_the_newest_are_chosen() {
         let offers = [
             offer("a", "5.10.223-1"),
             offer("b", "6.1.176-1"),
@@ -193,7 +193,7 @@ mod tests {
             offer("e", "7.3.4-1~bpo13+1"),
             offer("f", "7.2.13-1"),
         ];
-        let chosen = for_every_change(&offers);
+        let chosen = series_and_newest(&offers);
         let suites: Vec<_> = chosen.iter().map(|offer| offer.suite).collect();
         assert_eq!(suites, ["a", "b", "c", "e"]);
         assert_eq!(missing(&offers[1..3]), ["5.10"]);
