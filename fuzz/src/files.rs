@@ -25,7 +25,7 @@ pub fn config(data: &[u8]) {
 pub fn web_config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     match Web::from_text(Path::new("/nowhere/web.yml"), text) {
-        Ok(web) => assert_eq!(web.scheme(), "http", "there is no certificate"),
+        Ok(web) => drop(web),
         Err(error) => check_error(&error),
     }
 }

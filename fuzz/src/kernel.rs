@@ -38,13 +38,13 @@ pub fn btf(data: &[u8]) {
 pub fn incidents(data: &[u8]) {
     let mut input = Input::new(data);
     let incident: Incident = input.record();
-    let [now_ms, hz, id]: [u32; 3] = [input.record(), input.record(), input.record()];
-    let now_ns = input.record();
+    let [wall_ms, hz, id]: [u32; 3] = [input.record(), input.record(), input.record()];
+    let monotonic_ns = input.record();
     let holder: [u8; 16] = input.record();
     let group = input.text();
     let around = Surroundings {
         id: id.into(),
-        clocks: (UNIX_EPOCH + Duration::from_millis(now_ms.into()), now_ns),
+        clocks: (UNIX_EPOCH + Duration::from_millis(wall_ms.into()), monotonic_ns),
         hz,
         pair: labels_of(&incident.key, &Names::default(), || workload(&group)),
         netns: incident.endpoints.netns.to_string(),

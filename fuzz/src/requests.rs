@@ -2,7 +2,7 @@
 
 use std::{
     future::pending,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
@@ -58,20 +58,23 @@ impl Server {
     }
 
     /// Sends the input with the end of a head, and reads what is answered until the server has closed.
-    fn ask(&self, input: &[u8]) -> Vec<u8> {
+    fn ask(&self, input: &[u8]) -> (Vec<u8>, io::Result<()>) {
         let mut stream = UnixStream::connect(&self.path).expect("it listens");
         // The server may know enough and hang up before it has read all.
         drop(stream.write_all(&[input, END].concat()));
         let follows = input.windows(FOLLOW.len()).any(|window| window == FOLLOW);
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
-            answer.extend_from_slice(&buffer[..length]);
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return (answer, Ok(())),
+                Ok(length) => answer.extend_from_slice(&buffer[..length]),
+                Err(error) => return (answer, Err(error)),
+            }
             if follows && answer.windows(END.len()).any(|window| window == END) {
-                break;
+                return (answer, Ok(()));
             }
         }
-        answer
     }
 
     /// Whatever was asked: an answer that is one, and another client is served.
@@ -80,13 +83,17 @@ impl Server {
         if input.iter().all(|byte| b"\r\n".contains(byte)) {
             return;
         }
-        let answer = self.ask(input);
+        let (answer, _end) = self.ask(input);
         let head = String::from_utf8_lossy(&answer);
         let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
         let known = ["200", "400", "401", "404", "405", "414", "431"];
         assert!(answer.is_empty() || status.is_some_and(|status| known.contains(&status)), "{head:.200}");
-        let healthy = self.ask(next);
-        assert!(healthy.starts_with(good.as_bytes()), "{}", String::from_utf8_lossy(&healthy));
+        let (healthy, end) = self.ask(next);
+        assert!(
+            healthy.starts_with(good.as_bytes()),
+            "{end:?} after {:?}",
+            String::from_utf8_lossy(&healthy)
+        );
     }
 }
 

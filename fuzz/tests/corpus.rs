@@ -24,6 +24,14 @@ fn every_input_is_stood() {
     }
 }
 
+/// The API serves 64 at once. A follower that sent more than its question is missed only when something is written.
+#[test]
+fn followers_that_are_gone_make_room() {
+    for _ in 0..70 {
+        finwatch_fuzz::api(b"GET /incidents/follow HTTP/1.1\r\nHost: x\r\n\r\nmore");
+    }
+}
+
 #[test]
 fn every_corpus_and_every_binary_has_a_target() {
     let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::model::labels::harmless;
+
 /// Largest such file in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Rights of users who are neither the owner nor in the group.
@@ -18,7 +20,7 @@ const OTHERS_WRITE: u32 = 0o002;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The system does not let us, or it is no such file.
-    #[error("cannot read {path}: {error}")]
+    #[error("cannot read {}: {error}", shown(.path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -27,7 +29,8 @@ pub enum FileError {
     },
     /// It holds a secret that others may read or replace.
     #[error(
-        "{path} holds secrets and others may use it (mode {mode:04o}); `chmod o= {path}` takes that right away"
+        "{path} holds secrets and others may use it (mode {mode:04o}); `chmod o= {path}` takes that right away",
+        path = shown(.path)
     )]
     SecretTooOpen {
         /// The file.
@@ -36,13 +39,21 @@ pub enum FileError {
         mode: u32,
     },
     /// Others may replace what is trusted.
-    #[error("{path} may be written by others (mode {mode:04o}); `chmod o-w {path}` takes that right away")]
+    #[error(
+        "{path} may be written by others (mode {mode:04o}); `chmod o-w {path}` takes that right away",
+        path = shown(.path)
+    )]
     Writable {
         /// The file.
         path: PathBuf,
         /// Its rights.
         mode: u32,
     },
+}
+
+/// A path as a message tells it: another file may have named it.
+pub(crate) fn shown(path: &Path) -> String {
+    harmless(&path.to_string_lossy())
 }
 
 /// The text of a file that anybody may read and write.

@@ -16,7 +16,7 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
 use super::observer::Observer;
 use crate::{
@@ -30,6 +30,10 @@ pub const VERSION_HEADER: &str = "finwatch-version";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The longest time that can be asked about, in seconds: a month.
 pub const MAX_SINCE: u64 = 30 * 24 * 3600;
+
+/// A follower that is told nothing for so long gets an empty line: only who is written to shows that it is gone, where it
+/// has sent more than its question.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What the routes answer from; nothing before [`Api::ready`].
 #[derive(Default)]
@@ -153,14 +157,17 @@ async fn follow(State(api): State<Arc<Api>>, Query(which): Query<Which>) -> Resp
         stream::iter(kept.into_iter().map(|record| line(&Followed::Incident(Box::new((*record).clone())))));
     let coming = stream::unfold((coming, filter), move |(mut coming, filter)| async move {
         loop {
-            match coming.recv().await {
-                Ok(record) if record.id > newest && filter.takes(&record) => {
+            match timeout(HEARTBEAT, coming.recv()).await {
+                Ok(Ok(record)) if record.id > newest && filter.takes(&record) => {
                     let record = line(&Followed::Incident(Box::new((*record).clone())));
                     return Some((record, (coming, filter)));
                 }
-                Ok(_) => {}
-                Err(RecvError::Lagged(lost)) => return Some((line(&Followed::Lost(lost)), (coming, filter))),
-                Err(RecvError::Closed) => return None,
+                Ok(Ok(_)) => {}
+                Ok(Err(RecvError::Lagged(lost))) => {
+                    return Some((line(&Followed::Lost(lost)), (coming, filter)));
+                }
+                Ok(Err(RecvError::Closed)) => return None,
+                Err(_elapsed) => return Some((Ok("\n".to_owned()), (coming, filter))),
             }
         }
     });

@@ -135,6 +135,10 @@ async fn follow(daemon: &Daemon, which: &Which, printer: &mut Printer) -> Result
         rest.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default());
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
+            if line == b"\n" {
+                // The daemon looks whether anybody is there.
+                continue;
+            }
             match serde_json::from_slice(&line).context("the daemon says what is not understood")? {
                 Followed::Incident(record) => printer.print(&record)?,
                 Followed::Lost(lost) => {

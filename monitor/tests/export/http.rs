@@ -167,6 +167,22 @@ async fn compression_is_for_those_who_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn heads_are_bounded() {
+    let server = Server::ready(1);
+    let ask = |head: String| async move { get(server.address, &head).await.head };
+    let with = |headers: usize, length: usize| {
+        let header = format!("X: {}\r\n", "x".repeat(length));
+        // The last one is the request's own.
+        format!("/healthz HTTP/1.1\r\n{}X:", header.repeat(headers))
+    };
+    assert!(ask(with(90, 10)).await.starts_with("HTTP/1.1 200 "));
+    assert!(ask(with(2, 15_000)).await.starts_with("HTTP/1.1 200 "));
+    assert!(ask(with(101, 10)).await.starts_with("HTTP/1.1 431 "));
+    assert!(ask(with(2, 17_000)).await.starts_with("HTTP/1.1 431 "));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_hang_up_hold_nothing() {
     let server = Server::ready(1000);
     for _ in 0..20 {

@@ -156,7 +156,7 @@ fn nobody_starves_scrapes() {
         listeners.iter().for_each(open_and_close);
         let connect = |request: &[u8]| {
             let mut stream = TcpStream::connect(daemon.address).expect("a connection");
-            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("an option");
+            stream.set_read_timeout(Some(Duration::from_mins(1))).expect("an option");
             // It may have had to make room already.
             drop(stream.write_all(request));
             stream

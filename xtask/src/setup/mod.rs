@@ -1,8 +1,8 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
-mod cargo_deb;
 pub(crate) mod python;
+mod subcommand;
 mod toolchain;
 pub(crate) mod types;
 
@@ -13,6 +13,7 @@ use clap::ValueEnum;
 
 use self::{
     apt::Package,
+    subcommand::{DEB, DENY, Subcommand},
     toolchain::{Linker, Toolchain},
 };
 use crate::{host, process, vm::machine};
@@ -73,8 +74,8 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 struct Plan {
     packages: Vec<Package>,
     linker: Option<Linker>,
-    /// The maker of Debian packages.
-    cargo_deb: bool,
+    /// Cargo's subcommands.
+    subcommands: Vec<Subcommand>,
     /// Programs in Python, which come after the packages.
     python: bool,
     /// Published types, which come after them as well.
@@ -120,6 +121,7 @@ impl Plan {
         if purpose.tests() {
             program("tmux", "tmux", "the terminal in which `finwatch top` is tested");
             program("groff", "groff-base", "reads the manual pages");
+            program("c++", "g++", "compiles libFuzzer, which makes up input for everything that reads any");
         }
         if purpose.tests() || purpose == Purpose::Bench {
             program("wrk", "wrk", "load for the measurements");
@@ -152,6 +154,11 @@ impl Plan {
             program("lintian", "lintian", "judges the package");
             program(machine::QEMU, "qemu-system-x86", "boots other kernels, emulating a processor for each");
             program("xz", "xz-utils", "unpacks their modules");
+            program(
+                "dockerd",
+                "docker.io",
+                "starts a container that finwatch names; its service is neither started nor enabled",
+            );
             program("docker-compose", "docker-compose", "judges the compose file; nothing is started");
         }
         if purpose == Purpose::Bench {
@@ -165,13 +172,19 @@ impl Plan {
         }
         let linker = host::find_program("bpf-linker").is_none().then(|| Linker::fitting(toolchain));
         let python = purpose.tests() && !python::installed();
-        let cargo_deb = purpose.packages() && !cargo_deb::installed();
+        let subcommands =
+            purpose.packages().then_some(DEB).into_iter().chain(purpose.tests().then_some(DENY));
+        let subcommands = subcommands.filter(|subcommand| !subcommand.is_installed()).collect();
         let types = purpose.tests() && !types::installed();
-        Ok(Self { packages, linker, cargo_deb, python, types })
+        Ok(Self { packages, linker, subcommands, python, types })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.linker.is_none() && !self.cargo_deb && !self.python && !self.types
+        self.packages.is_empty()
+            && self.linker.is_none()
+            && self.subcommands.is_empty()
+            && !self.python
+            && !self.types
     }
 
     fn tell(&self) {
@@ -182,8 +195,8 @@ impl Plan {
         if let Some(linker) = &self.linker {
             println!("  {:<24} links eBPF programs ({})", "bpf-linker", linker.how());
         }
-        if self.cargo_deb {
-            println!("  {:<24} makes the Debian package (cargo install)", "cargo-deb");
+        for subcommand in &self.subcommands {
+            println!("  {:<24} {} (cargo install)", subcommand.package, subcommand.why);
         }
         if self.python {
             let dir = python::environment();
@@ -210,8 +223,8 @@ impl Plan {
             println!("{}", process::typed(&install));
             process::run("cargo install bpf-linker", &mut install, LINKER_LIMIT)?;
         }
-        if self.cargo_deb {
-            cargo_deb::install()?;
+        for subcommand in &self.subcommands {
+            subcommand.install()?;
         }
         if self.python {
             python::install()?;

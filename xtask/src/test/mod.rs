@@ -2,7 +2,10 @@
 
 mod cargo;
 mod chart;
+mod dependencies;
+mod docker;
 mod findings;
+mod fuzz;
 pub(crate) mod leftovers;
 mod nginx_node;
 mod only;
@@ -69,6 +72,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         cargo::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 30 * MINUTE)
     })?;
     run.step("doc tests", || cargo::run(&["--workspace", "--doc"], 10 * MINUTE))?;
+    run.step("fuzz", fuzz::run)?;
+    run.step("dependencies", || Ok(dependencies::run()))?;
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
@@ -95,6 +100,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         Ok(Tally::ONE_PASSED)
     })?;
     if run.full {
+        let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
+        run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
         run.step("kernels", vm::step)?;
     }

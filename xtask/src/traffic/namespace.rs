@@ -89,16 +89,24 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Lays a link to a network where nobody is; returns an address in it.
+    pub(crate) fn link_to_nobody(&self) -> Result<&'static str> {
+        self.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "far"])?;
+        self.ip(&["address", "add", "198.18.1.1/24", "dev", "eth0"])?;
+        self.ip(&["link", "set", "far", "up"])?;
+        self.ip(&["link", "set", "eth0", "up"])?;
+        Ok("198.18.1.9")
+    }
+
     /// Writes a setting of the namespace's own.
     pub(crate) fn set(&self, path: &str, value: &str) -> Result<()> {
         run(self.command("sh").args(["-c", "echo \"$1\" > \"$2\"", "sh", value, path]))
     }
 
-    /// From now on a firewall does this to what arrives, as nftables has it.
-    pub(crate) fn firewall(&self, rules: &[&str]) -> Result<()> {
-        let rules = rules.join("\n");
+    /// From now on a firewall applies this rule to what arrives, as nftables has it.
+    pub(crate) fn firewall(&self, rule: &str) -> Result<()> {
         let table = format!(
-            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n{rules}\n}}\n}}"
+            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n{rule}\n}}\n}}"
         );
         run(self.command("nft").arg(table))
     }

@@ -31,7 +31,7 @@ const SCENARIOS: [(&str, Scenario); 18] = [
     ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
     ("CLOSE_WAIT leak", leak::never_closed),
     ("a pool fills up", pool::fills_up),
-    ("connects that time out, others that are turned away", unreached::turned_away),
+    ("connects that time out, and to a host that is not there", unreached::in_vain),
     ("silent drop: never acknowledged", silence::never_acknowledged),
     ("uvicorn closes after 5 s: latent race", races::uvicorn_latent),
     ("uvicorn behind nginx: latent race, then a race", races::uvicorn_lossy),

@@ -1,0 +1,42 @@
+//! What cargo-deny says of the dependencies: licences, duplicates and sources anywhere, advisories where their database
+//! can be fetched.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::Tally;
+use crate::{host, process};
+
+/// Fetching what the lock file names, on a slow network.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// Every check is one test. That there is no network for advisories is nobody's fault, in CI neither: it is told, and
+/// counts as skipped.
+pub(super) fn run() -> Tally {
+    let checks = ["licenses", "bans", "sources"];
+    let tally: Tally = checks.into_iter().map(|check| outcome(&["check", check])).sum();
+    if let Err(error) = deny(&["fetch", "db"]) {
+        eprintln!(
+            "SKIPPED advisories: the database at https://github.com/RustSec/advisory-db cannot be fetched from here \
+             ({error:#}); nothing is known of vulnerabilities in the dependencies"
+        );
+        return tally + Tally { skipped: 1, ..Tally::default() };
+    }
+    tally + outcome(&["check", "--disable-fetch", "advisories"])
+}
+
+fn outcome(args: &[&str]) -> Tally {
+    match deny(args) {
+        Ok(()) => Tally::ONE_PASSED,
+        Err(error) => {
+            eprintln!("FAILED: {error:#}; deny.toml says what is allowed, and why");
+            Tally::ONE_FAILED
+        }
+    }
+}
+
+fn deny(args: &[&str]) -> Result<()> {
+    let name = format!("cargo deny {}", args.join(" "));
+    process::run(&name, host::cargo().arg("deny").args(args), LIMIT)
+}
