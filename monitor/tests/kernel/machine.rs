@@ -1,7 +1,7 @@
 //! What only a kernel of the tests' own can be put through, in a virtual machine of `cargo xtask vm`: a network that
 //! delays and reorders; steps of the clock.
 
-use std::{env, fs, io::Write as _, process::Command, thread, time::Duration};
+use std::{env, io::Write as _, process::Command, thread, time::Duration};
 
 use crate::{
     harness::{
