@@ -11,8 +11,8 @@ use crate::{host, process};
 /// Fetching what the lock file names, on a slow network.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// What the lock file tells is one test, and advisories are another. That there is no network for advisories is nobody's fault, in CI neither: it is told, and
-/// counts as skipped.
+/// What the lock file tells is one test, and advisories are another. That there is no network for these is nobody's
+/// fault, in CI neither: it is told, and counts as skipped.
 pub(super) fn run() -> Tally {
     let tally = outcome(&["check", "licenses", "bans", "sources"]);
     if let Err(error) = deny(&["fetch", "db"]) {
