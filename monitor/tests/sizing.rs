@@ -33,7 +33,7 @@ const END: &str = "<!-- End of the figures. -->\n";
 const PAIRS: u32 = 1_000;
 /// What Prometheus is told by default.
 const SCRAPE_SECONDS: u64 = 15;
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 const HOSTS: u64 = 10_000;
 const PAIRS_OF_A_HOST: u64 = 20;
 

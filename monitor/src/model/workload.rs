@@ -16,7 +16,7 @@ use super::labels::harmless;
 /// Digits of a container's id that are shown.
 pub(super) const SHORT_ID: usize = 12;
 /// What runtimes put before a container's id in the name of a systemd scope.
-const RUNTIMES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
+const RUNTIMES: [&str; 5] = ["docker-", "cri-containerd-", "crio-", "libpod-", "nerdctl-"];
 /// Units whose names hold a number that never comes back.
 const TRANSIENT: [&str; 2] = ["session-", "run-"];
 
@@ -110,6 +110,8 @@ mod tests {
             format!("/docker/{ID}/system.slice/nginx.service"),
             format!("/system.slice/cri-containerd-{ID}.scope"),
             format!("/machine.slice/libpod-{ID}.scope/container"),
+            format!("/system.slice/nerdctl-{ID}.scope"),
+            format!("/default/{ID}"),
         ] {
             assert_eq!(workload(&path), "container/0123456789ab", "{path}");
         }

@@ -104,7 +104,9 @@ impl Ledger {
     fn enter(&mut self, by_upstream: &ByUpstream, wrong: Vec<String>) {
         self.processes += 1;
         self.upstreams += by_upstream.len() as u64;
-        by_upstream.values().for_each(|totals| self.totals += totals);
+        for totals in by_upstream.values() {
+            self.totals += totals;
+        }
         for what in &wrong {
             eprintln!("WRONG: {what}");
         }
@@ -145,6 +147,8 @@ fn soak(binary: &Path, plan: &Plan) -> Result<()> {
     ledger.wrong.extend(course.growth(plan.growth));
     ledger.wrong.extend(left_open(&daemon, at_rest)?);
     println!("\n{}", summary(plan, &ledger, &course));
+    let skipped = daemon.scrape()?.sum("finwatch_bpf_missed_runs_total", &[])?;
+    println!("runs of programs that the kernel skipped: {skipped}");
     ensure!(ledger.wrong.is_empty(), "{}", ledger.wrong.join("\n"));
     Ok(())
 }
@@ -154,8 +158,8 @@ fn under_load(daemon: &Daemon, plan: &Plan, ledger: &Mutex<Ledger>) -> Result<Co
     let end = Instant::now() + plan.time;
     thread::scope(|scope| {
         let mut lanes = vec![scope.spawn(|| {
-            let threads = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-            let upstreams: Vec<_> = (1..=threads.min(FIRST_GUEST - 1)).map(upstream).collect();
+            let threads = thread::available_parallelism().map_or(1, usize::from);
+            let upstreams: Vec<_> = (1..FIRST_GUEST).take(threads).map(upstream).collect();
             played(daemon, ledger, Load::start("resident", &upstreams, plan.time)?)
         })];
         lanes.extend((0..LANES).map(|lane| scope.spawn(move || guests(lane, end, daemon, plan, ledger))));

@@ -105,14 +105,18 @@ impl Course {
     /// What has grown after the warm-up: memory by more than so many bytes; of what comes and goes, the least at the end
     /// is more than the most at first.
     pub(crate) fn growth(&self, may_grow: u64) -> Vec<String> {
-        let [first, last] = self.ends();
-        let (most, least) = (Usage::highest(first), Usage::lowest(last));
-        let last = Usage::highest(last);
+        let [warm, end] = self.ends();
+        let (before, highest, lowest) = (Usage::highest(warm), Usage::highest(end), Usage::lowest(end));
         [
-            ("resident memory, KiB", most.resident_bytes / KIB, last.resident_bytes / KIB, may_grow / KIB),
-            ("tables in the kernel, KiB", most.table_bytes / KIB, last.table_bytes / KIB, 0),
-            ("descriptors", most.descriptors, least.descriptors, 0),
-            ("threads", most.threads, least.threads, 0),
+            (
+                "resident memory, KiB",
+                before.resident_bytes / KIB,
+                highest.resident_bytes / KIB,
+                may_grow / KIB,
+            ),
+            ("tables in the kernel, KiB", before.table_bytes / KIB, highest.table_bytes / KIB, 0),
+            ("descriptors", before.descriptors, lowest.descriptors, 0),
+            ("threads", before.threads, lowest.threads, 0),
         ]
         .into_iter()
         .filter(|(_, first, last, may_grow)| *last > first + may_grow)
@@ -124,18 +128,17 @@ impl Course {
     pub(crate) fn table(&self) -> String {
         let start = self.0.first().copied().unwrap_or_default();
         let [first, last] = self.ends().map(Usage::highest);
-        let highest = Usage::highest(&self.0);
+        let looks = [start, first, last, Usage::highest(&self.0)];
         let mut table = String::from(
             "| | at the start | after the warm-up | at the end | highest |\n|---|--:|--:|--:|--:|\n",
         );
-        let rows: [(&str, fn(&Usage) -> u64); 4] = [
-            ("resident memory, KiB", |usage| usage.resident_bytes / KIB),
-            ("tables in the kernel, KiB", |usage| usage.table_bytes / KIB),
-            ("descriptors", |usage| usage.descriptors),
-            ("threads", |usage| usage.threads),
-        ];
-        for (name, of) in rows {
-            let [start, first, last, highest] = [&start, &first, &last, &highest].map(of);
+        for (name, usages) in [
+            ("resident memory, KiB", looks.map(|usage| usage.resident_bytes / KIB)),
+            ("tables in the kernel, KiB", looks.map(|usage| usage.table_bytes / KIB)),
+            ("descriptors", looks.map(|usage| usage.descriptors)),
+            ("threads", looks.map(|usage| usage.threads)),
+        ] {
+            let [start, first, last, highest] = usages;
             // Writing to a String does not fail.
             let _ = writeln!(table, "| {name} | {start} | {first} | {last} | {highest} |");
         }

@@ -3,7 +3,8 @@
 mod cargo;
 mod chart;
 mod dependencies;
-mod findings;
+mod docker;
+pub(crate) mod findings;
 mod fuzz;
 pub(crate) mod leftovers;
 mod nginx_node;
@@ -11,7 +12,7 @@ mod only;
 mod package;
 mod prometheus;
 mod schema;
-mod software;
+pub(crate) mod software;
 mod summary;
 
 use std::{
@@ -27,7 +28,7 @@ use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
     bench,
     host::{self, Profile},
-    interrupt, process,
+    interrupt, lab, process,
     setup::{self, Purpose},
     soak,
 };
@@ -81,6 +82,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    run.played("lab", &lab::tested(), |wanted| lab::run(&host::build_finwatch(Profile::Debug)?, wanted))?;
     let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
     let full = run.full;
     run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
@@ -95,6 +97,8 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         Ok(Tally::ONE_PASSED)
     })?;
     if run.full {
+        let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
+        run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
     }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;

@@ -2,10 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     os::fd::AsFd as _,
     path::PathBuf,
     process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -28,6 +29,8 @@ pub(crate) const HERE: &str = "198.18.0.2";
 const FIRST_PORT: u16 = 40_000;
 /// Longer than any traffic here: the upstream closes no idle connection.
 const LONG: Duration = Duration::from_mins(2);
+/// How many there were: tells those of one process apart.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace; dropping it removes it, and the link to it.
 pub(crate) struct Namespace {
@@ -89,16 +92,24 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Lays a link to a network where nobody is; returns an address in it.
+    pub(crate) fn link_to_nobody(&self) -> Result<&'static str> {
+        self.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "far"])?;
+        self.ip(&["address", "add", "198.18.1.1/24", "dev", "eth0"])?;
+        self.ip(&["link", "set", "far", "up"])?;
+        self.ip(&["link", "set", "eth0", "up"])?;
+        Ok("198.18.1.9")
+    }
+
     /// Writes a setting of the namespace's own.
     pub(crate) fn set(&self, path: &str, value: &str) -> Result<()> {
         run(self.command("sh").args(["-c", "echo \"$1\" > \"$2\"", "sh", value, path]))
     }
 
-    /// From now on a firewall does this to what arrives, as nftables has it.
-    pub(crate) fn firewall(&self, rules: &[&str]) -> Result<()> {
-        let rules = rules.join("\n");
+    /// From now on a firewall applies this rule to what arrives, as nftables has it.
+    pub(crate) fn firewall(&self, rule: &str) -> Result<()> {
         let table = format!(
-            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n{rules}\n}}\n}}"
+            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n{rule}\n}}\n}}"
         );
         run(self.command("nft").arg(table))
     }
@@ -117,7 +128,8 @@ impl Namespace {
     }
 
     fn new(what: &str) -> Result<Self> {
-        let name = format!("finwatch-{what}-{}", process::id());
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("finwatch-{what}-{}-{number}", process::id());
         run(ip().args(["netns", "add", &name]))?;
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;
@@ -126,6 +138,12 @@ impl Namespace {
 
     fn ip(&self, args: &[&str]) -> Result<()> {
         run(self.command("ip").args(args))
+    }
+
+    /// A file of /proc/net, as it is within.
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/thread-self/net/{name}");
+        self.within(|| fs::read_to_string(&path).with_context(|| format!("reading {path}")))
     }
 
     /// A command within.

@@ -37,18 +37,18 @@ impl Group {
         let group = hierarchy.join(name);
         fs::create_dir(&group).expect("root may make control groups");
         let entered = Self { hierarchy: hierarchy.to_owned(), group };
-        entered.move_to(&entered.group);
+        move_to(&entered.group);
         entered
     }
+}
 
-    fn move_to(&self, group: &Path) {
-        fs::write(group.join("tasks"), gettid().to_string()).expect("a thread may be moved");
-    }
+fn move_to(group: &Path) {
+    fs::write(group.join("tasks"), gettid().to_string()).expect("a thread may be moved");
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.move_to(&self.hierarchy);
+        move_to(&self.hierarchy);
         drop(fs::remove_dir(&self.group));
     }
 }

@@ -9,7 +9,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use crate::harness::{can_run, daemon::Daemon, netns, reference::assert_count, traffic::local, until};
+use crate::harness::{can_run, daemon::Daemon, netns, traffic::local, until};
 
 /// Incidents of about 0.8 kB for which there is no room.
 const TOO_MANY: usize = 300;
@@ -28,7 +28,7 @@ fn small_disk(at: &Path) {
 fn fill(path: &Path) {
     let free = nix::sys::statvfs::statvfs(path.parent().expect("a directory")).expect("a mount");
     let bytes = (free.blocks_available() - 16) * free.fragment_size();
-    fs::write(path, vec![0; bytes as usize]).expect("room");
+    fs::write(path, vec![0; usize::try_from(bytes).expect("a small disk")]).expect("room");
 }
 
 /// The incidents in the file; panics where a line is none.
@@ -57,7 +57,7 @@ fn a_full_disk_costs_no_count() {
         let filler = disk.path().join("filler");
         let flags = ["--incidents-per-second", "1000000", "--incident-file"];
         let daemon = Daemon::isolated(&[&flags[..], &[file.to_str().expect("UTF-8")]].concat());
-        let sum = |family: &str| daemon.scrape().sum(&format!("finwatch_{family}_total"), &[]);
+        let sum = |family: &str| daemon.scrape().whole(&format!("finwatch_{family}_total"), &[]);
         let mut all = 0;
         for outage in 1..=OUTAGES {
             fill(&filler);
@@ -67,7 +67,7 @@ fn a_full_disk_costs_no_count() {
             until("each was written or is counted", || {
                 let errors = sum("incident_file_errors") - errors_before;
                 let more = written(&file).len() - before;
-                (more + errors as usize == TOO_MANY).then_some(())
+                (more + errors == TOO_MANY).then_some(())
             });
             let errors = sum("incident_file_errors");
             assert!(errors > errors_before, "there was no room");
@@ -80,15 +80,15 @@ fn a_full_disk_costs_no_count() {
             refused(FEW);
             all += FEW;
             until("it is written again", || (written(&file).len() == before + FEW).then_some(()));
-            assert_count("no more errors", sum("incident_file_errors"), errors as usize);
+            assert_eq!(sum("incident_file_errors"), errors, "no more errors");
             let said = daemon.output();
             assert_eq!(said.matches("written to the file again").count(), outage, "{said}");
         }
         let written = written(&file);
         assert!(written.is_sorted_by(|one, next| one < next), "in order, each once: {written:?}");
-        assert_count("written or counted", written.len() as f64 + sum("incident_file_errors"), all);
-        assert_count("recorded", sum("incidents"), all);
-        assert_count("refused", sum("connect_failures"), all);
-        assert_count("lost", sum("incidents_lost") + sum("incidents_limited"), 0);
+        assert_eq!(written.len() + sum("incident_file_errors"), all, "written or counted");
+        assert_eq!(sum("incidents"), all, "recorded");
+        assert_eq!(sum("connect_failures"), all, "refused");
+        assert_eq!(sum("incidents_lost") + sum("incidents_limited"), 0, "lost");
     });
 }

@@ -76,7 +76,7 @@ fn a_socket_is_not_taken_for_the_one_before_it() {
         let old = open(&before, OLD);
         let books = addresses(&daemon);
         assert_eq!(books.len(), 2 * OLD);
-        detach(daemon.pid, &["set_state", "missed_end"]);
+        detach(daemon.pid, &["set_state", "missed"]);
         reset(old);
         let new = open(&after, NEW);
         let end = Instant::now() + LONG;

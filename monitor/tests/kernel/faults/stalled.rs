@@ -31,7 +31,7 @@ const PAIRS: u16 = 200;
 /// For each client that is served: its buffers, and the text that waits for it.
 const MEMORY_EACH: u64 = 512 << 10;
 /// After this the daemon has given up all of them: the heads have three seconds, the bodies ten.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A client with little room to receive, which has sent this and reads nothing.
 fn client(address: SocketAddr, sent: &str) -> TcpStream {

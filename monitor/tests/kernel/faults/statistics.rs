@@ -20,7 +20,7 @@ use crate::harness::{
 const CONNECTIONS: usize = 40;
 /// `set_state` runs more often than that for each connection: at least when its ends open and when they close.
 const RUNS_PER_CONNECTION: f64 = 4.0;
-const PROGRAMS: [&str; 2] = ["set_state", "missed_end"];
+const PROGRAMS: [&str; 2] = ["set_state", "missed"];
 
 /// How often the kernel says that the daemon's programs have run.
 fn runs(daemon: &Daemon) -> BTreeMap<String, u64> {

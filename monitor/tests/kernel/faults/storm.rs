@@ -13,8 +13,7 @@ use socket2::SockRef;
 use crate::harness::{
     can_run,
     daemon::Daemon,
-    netns,
-    reference::{assert_count, untraced_port},
+    netns, trace,
     traffic::{listen, local, pair},
     until,
 };
@@ -24,6 +23,9 @@ const RESETS: usize = 10_000;
 /// Refused connections, by each thread.
 const REFUSALS: usize = 15_000;
 const THREADS: u8 = 2;
+const PORT: u16 = 30_000;
+/// Nobody listens there.
+const CLOSED_PORT: u16 = 30_001;
 
 /// The upstream resets connections: nothing was ever said on them.
 fn reset(listener: &TcpListener, count: usize) {
@@ -31,21 +33,22 @@ fn reset(listener: &TcpListener, count: usize) {
         let (proxy, upstream) = pair(listener);
         SockRef::from(&upstream).set_linger(Some(Duration::ZERO)).expect("an option");
         drop(upstream);
-        let error = (&proxy).peek(&mut [0]).expect_err("a reset");
+        let error = proxy.peek(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }
 
 /// Half of the storm: an upstream that resets, and one that is not there.
-fn storm(hosts: [u8; 2], port: u16, part: usize) -> Duration {
+fn storm(hosts: [u8; 2], part: usize) -> Duration {
     let since = Instant::now();
     thread::scope(|scope| {
         for host in hosts {
             scope.spawn(move || {
-                let listener = listen(local(host, port));
+                trace::leave_out_this_thread();
+                let listener = listen(local(host, PORT));
                 reset(&listener, RESETS / part);
                 for _ in 0..REFUSALS / part {
-                    TcpStream::connect(local(host, port + 1)).expect_err("nobody listens there");
+                    TcpStream::connect(local(host, CLOSED_PORT)).expect_err("nobody listens there");
                 }
             });
         }
@@ -58,15 +61,14 @@ fn a_storm_of_resets_is_counted_to_the_last() {
     if !can_run("a_storm_of_resets_is_counted_to_the_last") {
         return;
     }
-    let [port, absent] = [untraced_port(), untraced_port()];
-    assert_eq!(absent, port + 1);
+    trace::start();
     netns::in_namespace(|| {
         let daemon = Daemon::isolated(&["--incidents-per-second", "5000", "--incident-file-size", "1GiB"]);
         let hosts = [1, THREADS];
         // First it does what it can; then it does not get to run at all, so that the buffer must overrun.
-        let awake = storm(hosts, port, 2);
+        let awake = storm(hosts, 2);
         kill(daemon.pid, Signal::SIGSTOP).expect("a process of ours");
-        let asleep = storm(hosts, port, 2);
+        let asleep = storm(hosts, 2);
         kill(daemon.pid, Signal::SIGCONT).expect("a process of ours");
 
         let each = RESETS + REFUSALS;
@@ -74,13 +76,13 @@ fn a_storm_of_resets_is_counted_to_the_last() {
         let rate = anomalies as f64 / (awake + asleep).as_secs_f64();
         eprintln!("{anomalies} anomalies, {rate:.0}/s");
         let sum = |family: &str, labels: &[(&str, &str)]| {
-            daemon.scrape().sum(&format!("finwatch_{family}_total"), labels)
+            daemon.scrape().whole(&format!("finwatch_{family}_total"), labels)
         };
         until("every end is counted", || {
             (daemon.scrape().sum("finwatch_tracked_connections", &[]) < 0.5).then_some(())
         });
         for host in hosts {
-            let upstream = local(host, port).to_string();
+            let upstream = local(host, PORT).to_string();
             for (family, side, label) in [
                 ("connections_opened", "proxy", None),
                 ("connections_opened", "upstream", None),
@@ -91,17 +93,17 @@ fn a_storm_of_resets_is_counted_to_the_last() {
             ] {
                 let pair = [("side", side), ("upstream", upstream.as_str())];
                 let labels: Vec<_> = pair.into_iter().chain(label).collect();
-                assert_count(&format!("{family} {labels:?}"), sum(family, &labels), RESETS);
-                assert_count(&format!("{family} side={side}, all"), sum(family, &pair), RESETS);
+                assert_eq!(sum(family, &labels), RESETS, "{family} {labels:?}");
+                assert_eq!(sum(family, &pair), RESETS, "{family} side={side}, all");
             }
-            let absent = local(host, absent).to_string();
+            let absent = local(host, CLOSED_PORT).to_string();
             let refused = [("upstream", absent.as_str()), ("reason", "refused")];
-            assert_count("refused", sum("connect_failures", &refused), REFUSALS);
+            assert_eq!(sum("connect_failures", &refused), REFUSALS);
         }
         let [recorded, limited, lost] =
             ["incidents", "incidents_limited", "incidents_lost"].map(|family| sum(family, &[]));
-        assert_count("recorded, held back and lost", recorded + limited + lost, anomalies);
-        assert!(recorded > 0.0 && lost > 0.0, "recorded {recorded}, held back {limited}, lost {lost}");
+        assert_eq!(recorded + limited + lost, anomalies, "recorded, held back and lost");
+        assert!(recorded > 0 && lost > 0, "recorded {recorded}, held back {limited}, lost {lost}");
         eprintln!("recorded {recorded}, held back {limited}, lost {lost}");
         let numbers = || daemon.incidents().iter().map(|record| record.id).collect::<BTreeSet<u64>>();
         until("all that was recorded is in the file", || {
@@ -109,8 +111,8 @@ fn a_storm_of_resets_is_counted_to_the_last() {
         });
 
         // It is over: what comes now is recorded.
-        TcpStream::connect(local(9, absent)).expect_err("nobody listens there");
+        TcpStream::connect(local(9, CLOSED_PORT)).expect_err("nobody listens there");
         until("one more", || numbers().into_iter().eq(1..=recorded as u64 + 1).then_some(()));
-        assert_count("lost", sum("incidents_lost", &[]), lost as usize);
+        assert_eq!(sum("incidents_lost", &[]), lost);
     });
 }

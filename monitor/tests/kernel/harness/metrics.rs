@@ -61,6 +61,12 @@ impl Scrape {
         self.matching(name, labels).map(|(_, value)| value).sum()
     }
 
+    /// The same of whole things.
+    pub(crate) fn whole(&self, name: &str, labels: &[(&str, &str)]) -> usize {
+        let sum = self.sum(name, labels);
+        sum.to_string().parse().unwrap_or_else(|error| panic!("{name}: {sum}: {error}"))
+    }
+
     /// All series of `name` that carry these labels.
     pub(crate) fn matching<'a>(
         &'a self,

@@ -2,7 +2,8 @@
 //! against is itself checked.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsRawFd as _,
     path::PathBuf,
@@ -13,6 +14,7 @@ use std::{
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    unistd::gettid,
 };
 
 use super::metrics::Side;
@@ -78,6 +80,16 @@ pub(crate) fn traces_all_resets() -> bool {
 /// Starts tracing; must come before the first socket.
 pub(crate) fn start() {
     drop(path(Side::Proxy, (Ipv4Addr::UNSPECIFIED, 0).into()));
+}
+
+/// What the calling thread does is not traced from now on, where tracing has been started: resets that are sent cannot be told by their ports, and a storm
+/// of them would push the sequences' out of the trace.
+pub(crate) fn leave_out_this_thread() {
+    if let Some(own) = OWN.get() {
+        let list = OpenOptions::new().append(true).open(own.join("set_event_notrace_pid"));
+        // Kernels before 5.8 have no such list; then transitions are not compared.
+        drop(list.and_then(|mut list| list.write_all(gettid().to_string().as_bytes())));
+    }
 }
 
 impl Tracing {

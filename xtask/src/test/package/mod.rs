@@ -21,8 +21,8 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// How long attaching every hook may take.
-const READY: Duration = Duration::from_secs(30);
+/// How long attaching every hook may take where much else goes on.
+const READY: Duration = Duration::from_mins(2);
 /// Where each of them listens, in a network namespace of its own.
 const URL: &str = "http://127.0.0.1:9778";
 /// Hooks that are always attached.

@@ -16,7 +16,7 @@ const SOFTWARE: [&str; 5] = [
     "silent drop: never acknowledged",
     "CLOSE_WAIT leak",
     "a pool fills up",
-    "connects that time out, others that are turned away",
+    "connects that time out, and to a host that is not there",
     "gunicorn's accept queue is full",
 ];
 /// The agent that sees this host's own sockets alone, as `instance`: a race of which both ends are seen is told at the

@@ -16,7 +16,7 @@ use crate::{daemon::metrics, host, interrupt, process::Running};
 /// How long Prometheus may take to be ready, and then to read.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long one question may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A Prometheus under way; dropping it ends it.
 pub(super) struct Prometheus {

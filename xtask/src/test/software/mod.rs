@@ -2,36 +2,31 @@
 //! finding of that trouble and no other, with the counts of logs, statistics and clients.
 
 mod crashes;
-mod haproxy;
 mod healthy;
 mod late;
 mod leak;
-mod netns;
 mod pool;
-mod python;
-mod queue;
+pub(crate) mod queue;
 mod races;
-mod requests;
 mod silence;
 mod unreached;
-mod watch;
 
 use std::{path::Path, thread, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::Tally;
-use crate::interrupt;
+use crate::{account::Account, interrupt};
 
 /// Plays one scenario against daemons of its own.
-type Scenario = fn(&Path) -> Result<()>;
+pub(crate) type Scenario = fn(&Path, &mut Account) -> Result<()>;
 
 /// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
 const SCENARIOS: [(&str, Scenario); 18] = [
     ("silent drop: reset after a long quiet time", silence::reset_after_long_quiet),
     ("CLOSE_WAIT leak", leak::never_closed),
     ("a pool fills up", pool::fills_up),
-    ("connects that time out, others that are turned away", unreached::turned_away),
+    ("connects that time out, and to a host that is not there", unreached::in_vain),
     ("silent drop: never acknowledged", silence::never_acknowledged),
     ("uvicorn closes after 5 s: latent race", races::uvicorn_latent),
     ("uvicorn behind nginx: latent race, then a race", races::uvicorn_lossy),
@@ -52,6 +47,12 @@ const WAITING: usize = 4;
 /// Their names.
 pub(crate) fn scenarios() -> Vec<&'static str> {
     SCENARIOS.iter().map(|(name, _)| *name).collect()
+}
+
+/// The one of that name.
+pub(crate) fn named(name: &str) -> Result<Scenario> {
+    let found = SCENARIOS.iter().find(|(other, _)| *other == name).map(|(_, scenario)| *scenario);
+    found.with_context(|| format!("there is no scenario \"{name}\""))
 }
 
 /// Those that are wanted.
@@ -78,7 +79,7 @@ fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
         return Tally::default();
     }
     let start = Instant::now();
-    let outcome = scenario(binary);
+    let outcome = scenario(binary, &mut Account::default());
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
@@ -90,13 +91,4 @@ fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
             Tally::ONE_FAILED
         }
     }
-}
-
-/// Fails unless both count the same.
-fn same(what: &str, finwatch: u64, theirs: u64) -> Result<()> {
-    if finwatch != theirs {
-        bail!("{what}: finwatch counts {finwatch}, they count {theirs}");
-    }
-    println!("  {what}: {finwatch} by either count");
-    Ok(())
 }

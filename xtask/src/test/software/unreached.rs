@@ -1,4 +1,4 @@
-//! Connects that come to nothing: a firewall drops them in silence, or turns them away.
+//! Connects that come to nothing: a firewall drops them in silence, or the host that they are for is not there.
 
 use std::{
     path::Path,
@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{same, watch::Watch};
 use crate::{
+    account::Account,
+    daemon::watch::Watch,
     interrupt,
     traffic::{
         SETTLE,
@@ -20,9 +21,8 @@ use crate::{
     },
 };
 
-/// What the firewall drops, and what it turns away by ICMP.
+/// What the firewall drops.
 const DROPPED: u16 = 81;
-const REJECTED: u16 = 82;
 /// nginx gives up after the kernel has sent the SYN a second time, after one second.
 const PATIENCE: &str = "proxy_connect_timeout 2s;";
 /// Well into the second half of what the daemon remembers, of which it takes a mark every ten seconds.
@@ -30,17 +30,16 @@ const TIME: Duration = Duration::from_secs(24);
 const PACE: Duration = Duration::from_millis(500);
 
 /// nginx in front of both.
-pub(super) fn turned_away(binary: &Path) -> Result<()> {
+pub(super) fn in_vain(binary: &Path, account: &mut Account) -> Result<()> {
     let watch = Watch::begin(binary)?;
     let namespace = Namespace::alone("unreached")?;
-    namespace.firewall(&[
-        &format!("tcp dport {DROPPED} drop"),
-        &format!("tcp dport {REJECTED} reject with icmpx host-unreachable"),
-    ])?;
-    let [dropped, rejected] = [DROPPED, REJECTED].map(|port| format!("{WITHIN}:{port}"));
+    namespace.firewall(&format!("tcp dport {DROPPED} drop"))?;
+    let dropped = format!("{WITHIN}:{DROPPED}");
+    let nobody = format!("{}:80", namespace.link_to_nobody()?);
     let mut patient = Proxy::to(&dropped);
     patient.location(PATIENCE);
-    let nginx = Nginx::in_namespace(&namespace, &[patient, Proxy::to(&rejected)])?;
+    // Toward the other the kernel gives up by itself, after three seconds without an answer to ARP.
+    let nginx = Nginx::in_namespace(&namespace, &[patient, Proxy::to(&nobody)])?;
     let (socket, end) = (nginx.socket(), Instant::now() + TIME);
     thread::scope(|scope| {
         let clients = ["/0/", "/1/"].map(|path| scope.spawn(|| until(end, PACE, || post_at(&socket, path))));
@@ -51,14 +50,14 @@ pub(super) fn turned_away(binary: &Path) -> Result<()> {
     ensure!(failures.unknown.is_empty(), "other errors: {:#?}", failures.unknown);
     for (upstream, kind, reason, words) in [
         (&dropped, "connect_timeouts", "timeout", "upstream timed out"),
-        (&rejected, "unreachable", "unreachable", "connect() failed"),
+        (&nobody, "unreachable", "unreachable", "connect() failed"),
     ] {
-        let verdict = watch.verdict(upstream)?;
+        let verdict = watch.verdict(account, upstream)?;
         verdict.only(kind, "nginx")?.confidence("high")?;
         let logged = failures.by_message.get(words).copied().unwrap_or(0);
         ensure!(logged >= 3, "nginx's log has only {logged} of \"{words}\"");
         let counted = verdict.count("nginx", "connect_failures_total", Some(reason))?;
-        same(&format!("{words}, {upstream}"), counted, logged)?;
+        account.same(&format!("{words}, {upstream}"), counted, logged)?;
     }
     Ok(())
 }
