@@ -111,11 +111,11 @@ fn each_request_is_lost_once_on_a_network_that_reorders() {
             thread::sleep(offset.min(closing));
             if offset < closing {
                 write();
-                thread::sleep(closing - offset);
+                thread::sleep(closing.saturating_sub(offset));
                 drop(upstream);
             } else {
                 drop(upstream);
-                thread::sleep(offset - closing);
+                thread::sleep(offset.saturating_sub(closing));
                 write();
             }
             thread::sleep(DELAY * 10);
