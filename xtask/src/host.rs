@@ -50,6 +50,14 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     search_path().into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// PHP-FPM, whose program Debian names by its version; the newest.
+pub(crate) fn php_fpm() -> Option<PathBuf> {
+    let entries = search_path().into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+    let ours =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"php-fpm"));
+    entries.map(|entry| entry.path()).filter(ours).max()
+}
+
 /// A command that finds what `find_program` finds.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);

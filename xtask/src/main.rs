@@ -1,10 +1,12 @@
 //! Setting up, running, testing, packaging and measuring finwatch.
 
+mod account;
 mod bench;
 mod daemon;
 mod demo;
 mod host;
 mod interrupt;
+mod lab;
 mod package;
 mod process;
 mod run;
@@ -39,6 +41,8 @@ enum Task {
     Demo,
     /// Passes all tests
     Test(test::Args),
+    /// Reproduces what the field describes, and writes docs/lab.md
+    Lab(lab::Args),
     /// Makes the Debian package, the tarball and the container image
     Package,
     /// Measures what finwatch costs
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::command(&args).map(done),
         Task::Demo => demo::command().map(done),
         Task::Test(args) => test::command(&args),
+        Task::Lab(args) => lab::command(&args).map(done),
         Task::Package => package::command().map(done),
         Task::Bench(args) => bench::command(&args).map(done),
         Task::Soak(args) => soak::command(&args).map(done),

@@ -33,8 +33,6 @@ use tokio_io_timeout::TimeoutStream;
 const MAX_CONNECTIONS: usize = 64;
 /// What comes before a request has to be done after this long, and a request's head has to be there after as long again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes that a request's head may have.
-const MAX_HEAD: usize = 32 << 10;
 /// A client that takes nothing for this long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long responses may go on after shutdown was asked for.
@@ -263,7 +261,6 @@ async fn answer(
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = graceful.watch(served).await {

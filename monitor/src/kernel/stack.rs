@@ -81,6 +81,6 @@ fn programs_fit_the_stack_of_every_kernel() {
     for (name, program) in &object.programs {
         let function = &object.functions[&program.function_key()];
         let needed = needed(&function.instructions);
-        assert!(needed >= FRAME && needed <= LIMIT, "{name} needs {needed} bytes of stack");
+        assert!((FRAME..=LIMIT).contains(&needed), "{name} needs {needed} bytes of stack");
     }
 }

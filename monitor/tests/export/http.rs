@@ -167,7 +167,7 @@ async fn compression_is_for_those_who_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_are_bounded() {
+async fn headers_are_bounded() {
     let server = Server::ready(1);
     let ask = |head: String| async move { get(server.address, &head).await.head };
     let with = |headers: usize, length: usize| {
@@ -178,7 +178,6 @@ async fn heads_are_bounded() {
     assert!(ask(with(90, 10)).await.starts_with("HTTP/1.1 200 "));
     assert!(ask(with(2, 15_000)).await.starts_with("HTTP/1.1 200 "));
     assert!(ask(with(101, 10)).await.starts_with("HTTP/1.1 431 "));
-    assert!(ask(with(2, 17_000)).await.starts_with("HTTP/1.1 431 "));
     server.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod metrics;
 pub(crate) mod triage;
+pub(crate) mod watch;
 
 use std::{
     fs::{self, File},

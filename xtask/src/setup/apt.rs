@@ -10,8 +10,8 @@ use crate::{host, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Installs its arguments. While it does, a policy keeps packages from starting services, unless the host has a policy of
-/// its own; the units of nginx, HAProxy, Prometheus, Docker and containerd, which their packages also enable, are disabled
-/// where they were not there before.
+/// its own; the units of nginx, HAProxy, Prometheus, PHP-FPM, Docker and containerd, which their packages also enable, are
+/// disabled where they were not there before.
 const SCRIPT: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -24,11 +24,17 @@ new=
 for unit in nginx.service haproxy.service prometheus.service docker.socket docker.service containerd.service; do
     [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"
 done
+ls /usr/sbin/php-fpm* >/dev/null 2>&1 && php=old || php=new
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$@"
 for unit in $new; do
     if [ -e "/lib/systemd/system/$unit" ] && command -v systemctl >/dev/null; then
         systemctl disable --quiet "$unit" || true
+    fi
+done
+for unit in /lib/systemd/system/php*-fpm.service; do
+    if [ "$php" = new ] && [ -e "$unit" ] && command -v systemctl >/dev/null; then
+        systemctl disable --quiet "${unit##*/}" || true
     fi
 done"#;
 

@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: finds what is missing, says what will be installed and why, and installs only that.
 
 mod apt;
+pub(crate) mod lab;
+mod npm;
 pub(crate) mod python;
 mod subcommand;
 mod toolchain;
@@ -78,8 +80,8 @@ struct Plan {
     subcommands: Vec<Subcommand>,
     /// Programs in Python, which come after the packages.
     python: bool,
-    /// Published types, which come after them as well.
-    types: bool,
+    /// What npm installs, which comes after them as well.
+    projects: Vec<&'static npm::Project>,
 }
 
 impl Purpose {
@@ -139,6 +141,7 @@ impl Plan {
                 "haproxy",
                 "another proxy of tests; its service is neither started nor enabled",
             );
+            program("apache2", "apache2-bin", "an upstream of the lab; the package has no service");
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
@@ -164,6 +167,12 @@ impl Plan {
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
         }
+        if purpose.tests() && host::php_fpm().is_none() {
+            packages.push(Package::new(
+                "php-fpm",
+                "an upstream of the lab; its service is neither started nor enabled",
+            ));
+        }
         if purpose.tests() && !python::makes_environments() {
             packages.push(Package::new("python3-venv", "room for the Python servers of tests"));
         }
@@ -175,16 +184,14 @@ impl Plan {
         let subcommands =
             purpose.packages().then_some(DEB).into_iter().chain(purpose.tests().then_some(DENY));
         let subcommands = subcommands.filter(|subcommand| !subcommand.is_installed()).collect();
-        let types = purpose.tests() && !types::installed();
-        Ok(Self { packages, linker, subcommands, python, types })
+        let mut projects = if purpose.tests() { vec![&types::TYPES, &lab::UPSTREAMS] } else { Vec::new() };
+        projects.retain(|project| !project.installed());
+        Ok(Self { packages, linker, subcommands, python, projects })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty()
-            && self.linker.is_none()
-            && self.subcommands.is_empty()
-            && !self.python
-            && !self.types
+        let Self { packages, linker, subcommands, python, projects } = self;
+        packages.is_empty() && linker.is_none() && subcommands.is_empty() && !python && projects.is_empty()
     }
 
     fn tell(&self) {
@@ -203,14 +210,9 @@ impl Plan {
             println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
-        if self.types {
-            let dir = types::directory();
-            println!(
-                "  {:<24} what dashboards are checked against (npm, in {})",
-                "Grafana's types",
-                dir.display()
-            );
-            println!("  {:<24} judge the chart's monitors (npm, there too)", "the operator's types");
+        for project in &self.projects {
+            let dir = project.directory();
+            println!("  {:<24} {} (npm, in {})", project.name, project.why, dir.display());
         }
     }
 
@@ -229,8 +231,8 @@ impl Plan {
         if self.python {
             python::install()?;
         }
-        if self.types {
-            types::install()?;
+        for project in &self.projects {
+            project.install()?;
         }
         Ok(())
     }

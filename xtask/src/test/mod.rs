@@ -4,7 +4,7 @@ mod cargo;
 mod chart;
 mod dependencies;
 mod docker;
-mod findings;
+pub(crate) mod findings;
 mod fuzz;
 pub(crate) mod leftovers;
 mod nginx_node;
@@ -12,7 +12,7 @@ mod only;
 mod package;
 mod prometheus;
 mod schema;
-mod software;
+pub(crate) mod software;
 mod summary;
 
 use std::{
@@ -31,7 +31,7 @@ use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
     bench,
     host::{self, Profile},
-    interrupt, process,
+    interrupt, lab, process,
     setup::{self, Purpose},
     soak,
     vm::{self, chosen::MACHINE},
@@ -87,6 +87,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.played("findings: other software", &software::scenarios(), |wanted| {
         software::run(&host::build_finwatch(Profile::Debug)?, wanted)
     })?;
+    run.played("lab", &lab::tested(), |wanted| lab::run(&host::build_finwatch(Profile::Debug)?, wanted))?;
     let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
     run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);

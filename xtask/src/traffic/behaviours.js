@@ -1,7 +1,7 @@
 // An upstream that does what the path asks for. With WORKERS, that many processes answer, and one that ends is replaced.
 'use strict';
-const cluster = require('node:cluster');
-const http = require('node:http');
+const cluster = require('cluster');
+const http = require('http');
 
 const ANSWER = 'ok\n';
 const ANSWER_MS = 30;
@@ -27,11 +27,17 @@ const behaviours = {
   crash: () => process.exit(1),
 };
 
+let connections = 0;
 const server = http.createServer((request, response) => {
   request.resume();
+  if (request.url === '/connections') {
+    connections -= 1; // Not the one that asks.
+    return response.end(`${connections}\n`);
+  }
   const asked = request.url.split('/').pop();
-  request.on('end', () => (behaviours[asked] ?? behaviours.ok)(request, response));
+  request.on('end', () => (behaviours[asked] || behaviours.ok)(request, response));
 });
+server.on('connection', () => { connections += 1; });
 server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS);
 
 const workers = Number(process.env.WORKERS);

@@ -37,6 +37,11 @@ impl Bursts {
         Self { port, size, idle, done: 0, answered: None }
     }
 
+    /// From here on they are paced by another time.
+    pub(crate) fn pace(&mut self, idle: IdleTimeout) {
+        self.idle = idle;
+    }
+
     /// How many there were.
     pub(crate) fn done(&self) -> u32 {
         self.done

@@ -1,12 +1,18 @@
 //! Real nginx in front of real Node.js, and traffic that meets the moment the upstream closes idle connections.
 
+pub(crate) mod apache;
 pub(crate) mod bursts;
+pub(crate) mod cable;
 pub(crate) mod clients;
+pub(crate) mod haproxy;
 pub(crate) mod logs;
 pub(crate) mod namespace;
 pub(crate) mod nginx;
 pub(crate) mod node;
+pub(crate) mod php;
 pub(crate) mod proxy;
+pub(crate) mod python;
+pub(crate) mod requests;
 
 use std::time::{Duration, Instant};
 
@@ -82,6 +88,11 @@ impl Stage {
     pub(crate) fn of(node: Node, idle: IdleTimeout, nginx: Nginx) -> Self {
         let bursts = Bursts::new(nginx.port(), POOL, idle);
         Self { nginx, node, bursts }
+    }
+
+    /// From here on traffic is paced by another time.
+    pub(crate) fn pace(&mut self, idle: IdleTimeout) {
+        self.bursts.pace(idle);
     }
 
     /// Ends nginx; the upstream goes on.

@@ -2,10 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     os::fd::AsFd as _,
     path::PathBuf,
     process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -28,6 +29,8 @@ pub(crate) const HERE: &str = "198.18.0.2";
 const FIRST_PORT: u16 = 40_000;
 /// Longer than any traffic here: the upstream closes no idle connection.
 const LONG: Duration = Duration::from_mins(2);
+/// How many there were: tells those of one process apart.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace; dropping it removes it, and the link to it.
 pub(crate) struct Namespace {
@@ -125,7 +128,8 @@ impl Namespace {
     }
 
     fn new(what: &str) -> Result<Self> {
-        let name = format!("finwatch-{what}-{}", process::id());
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("finwatch-{what}-{}-{number}", process::id());
         run(ip().args(["netns", "add", &name]))?;
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;
@@ -134,6 +138,12 @@ impl Namespace {
 
     fn ip(&self, args: &[&str]) -> Result<()> {
         run(self.command("ip").args(args))
+    }
+
+    /// A file of /proc/net, as it is within.
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/thread-self/net/{name}");
+        self.within(|| fs::read_to_string(&path).with_context(|| format!("reading {path}")))
     }
 
     /// A command within.

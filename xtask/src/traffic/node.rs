@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
     net::TcpStream,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -12,10 +13,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
-use crate::{host, interrupt, process::Running};
+use crate::{daemon::metrics, host, interrupt, process::Running, setup::lab};
 
 /// An upstream as they are in practice.
 const SERVER: &str = include_str!("server.js");
+/// The same with frameworks.
+const EXPRESS: &str = include_str!("express.js");
+const FASTIFY: &str = include_str!("fastify.js");
+/// With TLS, and with HTTP/2.
+const TLS: &str = include_str!("tls.js");
+const H2: &str = include_str!("h2.js");
 /// One that does what the path asks for.
 const BEHAVIOURS: &str = include_str!("behaviours.js");
 /// How long Node.js may take to listen.
@@ -29,6 +36,8 @@ const STAGGER: Duration = Duration::from_millis(13);
 /// What a Node.js server is to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Server<'a> {
+    /// The Node.js that runs it, if not the host's.
+    pub(crate) program: Option<&'a Path>,
     /// The program.
     pub(crate) script: &'static str,
     /// Lines of the program after the server's creation.
@@ -49,6 +58,7 @@ impl Server<'_> {
     /// One that closes idle connections, and whose event loop is blocked at times.
     pub(crate) const fn busy(keep_alive: Duration) -> Self {
         Self {
+            program: None,
             script: SERVER,
             more: "",
             keep_alive,
@@ -57,6 +67,26 @@ impl Server<'_> {
             workers: 0,
             namespace: None,
         }
+    }
+
+    /// The same with Express.
+    pub(crate) const fn express(keep_alive: Duration) -> Self {
+        Self { script: EXPRESS, ..Self::busy(keep_alive) }
+    }
+
+    /// The same with Fastify.
+    pub(crate) const fn fastify(keep_alive: Duration) -> Self {
+        Self { script: FASTIFY, ..Self::busy(keep_alive) }
+    }
+
+    /// The same by TLS; `more` hands it key and certificate.
+    pub(crate) const fn tls(keep_alive: Duration) -> Self {
+        Self { script: TLS, ..Self::busy(keep_alive) }
+    }
+
+    /// One that speaks HTTP/2; see h2.js.
+    pub(crate) const fn h2(keep_alive: Duration) -> Self {
+        Self { script: H2, ..Self::busy(keep_alive) }
     }
 
     /// One that does what the path asks for; see behaviours.js.
@@ -89,8 +119,8 @@ impl Node {
 
     /// Starts a server.
     pub(crate) fn serve(server: &Server<'_>) -> Result<Self> {
-        let node =
-            host::find_program("node").context("node is not on PATH: `cargo xtask setup --for demo`")?;
+        let node = server.program.map(Path::to_owned).or_else(|| host::find_program("node"));
+        let node = node.context("node is not on PATH: `cargo xtask setup --for demo`")?;
         let dir =
             tempfile::Builder::new().prefix("finwatch-node-").tempdir().context("a directory for Node.js")?;
         let (script, out) = (dir.path().join("server.js"), dir.path().join("out"));
@@ -101,6 +131,7 @@ impl Node {
             server.namespace.map_or_else(|| host::command(&node), |within| within.command(&node));
         command.arg(&script).env("KEEP_ALIVE_MS", server.keep_alive.as_millis().to_string());
         command.env("ADDRESS", server.address).env("PORT", server.port.to_string());
+        command.env("NODE_PATH", lab::directory().join("node_modules"));
         command.env("WORKERS", server.workers.to_string());
         command.stdout(log.try_clone().context("the server's output")?).stderr(log);
         let mut running = Running::spawn("node", &mut command)?;
@@ -145,34 +176,44 @@ impl Node {
         }
     }
 
+    /// How many connections it has accepted, this question's not counted.
+    pub(crate) fn connections(&self) -> Result<u64> {
+        let answer = metrics::get(&format!("http://{}/connections", self.address()))?;
+        answer.trim().parse().with_context(|| format!("no count: {answer}"))
+    }
+
     /// Opens connections, asks once on each and waits for the server to close them.
     pub(crate) fn measure_idle_timeout(&self) -> Result<IdleTimeout> {
-        let limit = self.keep_alive + MARGIN;
-        let times: Vec<Duration> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..SAMPLES)
-                .map(|sample| {
-                    scope.spawn(move || {
-                        interrupt::pause(STAGGER * sample)?;
-                        idle_time((self.address.as_str(), self.port), limit)
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a measuring thread panicked")))
-                .collect::<Result<_>>()
-        })?;
-        let (shortest, longest) = (times.iter().min(), times.iter().max());
-        let (&shortest, &longest) = shortest.zip(longest).context("nothing measured")?;
-        Ok(IdleTimeout { shortest, longest })
+        measure_idle_timeout((&self.address, self.port), self.keep_alive + MARGIN)
     }
+}
+
+/// The same of any server.
+pub(crate) fn measure_idle_timeout(address: (&str, u16), limit: Duration) -> Result<IdleTimeout> {
+    let times: Vec<Duration> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..SAMPLES)
+            .map(|sample| {
+                scope.spawn(move || {
+                    interrupt::pause(STAGGER * sample)?;
+                    idle_time(address, limit)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a measuring thread panicked")))
+            .collect::<Result<_>>()
+    })?;
+    let (shortest, longest) = (times.iter().min(), times.iter().max());
+    let (&shortest, &longest) = shortest.zip(longest).context("nothing measured")?;
+    Ok(IdleTimeout { shortest, longest })
 }
 
 /// From the end of one answer to the server's FIN.
 fn idle_time(address: (&str, u16), limit: Duration) -> Result<Duration> {
-    let mut stream = TcpStream::connect(address).context("connecting to Node.js")?;
+    let mut stream = TcpStream::connect(address).context("connecting to the server")?;
     stream.set_read_timeout(Some(limit)).context("a read timeout")?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").context("asking Node.js")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").context("asking the server")?;
     let mut buffer = [0; 4096];
     let mut last = None;
     loop {

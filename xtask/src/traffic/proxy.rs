@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 /// The directives toward one upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
+    /// The directive and the scheme.
+    pass: &'static str,
     address: String,
     upstream: Vec<String>,
     location: Vec<String>,
@@ -15,7 +17,17 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// nginx's own defaults toward that address, `ip:port`.
     pub(crate) fn to(address: impl Into<String>) -> Self {
-        Self { address: address.into(), upstream: Vec::new(), location: Vec::new() }
+        Self { pass: "proxy_pass http", address: address.into(), upstream: Vec::new(), location: Vec::new() }
+    }
+
+    /// The same by TLS.
+    pub(crate) fn tls(address: impl Into<String>) -> Self {
+        Self { pass: "proxy_pass https", ..Self::to(address) }
+    }
+
+    /// The same by HTTP/2.
+    pub(crate) fn grpc(address: impl Into<String>) -> Self {
+        Self { pass: "grpc_pass grpc", ..Self::to(address) }
     }
 
     /// Puts directives into the `upstream` block, each in place of one of that name.
@@ -46,13 +58,12 @@ impl Proxy {
             "log_format outcome '$status $request_method $upstream_status'; access_log access.log outcome;",
         );
         let mut locations = String::new();
-        for (number, Self { address, upstream, location }) in proxies.iter().enumerate() {
+        for (number, Self { pass, address, upstream, location }) in proxies.iter().enumerate() {
             let (upstream, location) = (upstream.join(" "), location.join(" "));
             let path = if proxies.len() == 1 { "/".into() } else { format!("/{number}/") };
             write!(text, "upstream up{number} {{ server {address} max_fails=0; {upstream} }}")
                 .expect("a string");
-            write!(locations, "location {path} {{ proxy_pass http://up{number}; {location} }}")
-                .expect("a string");
+            write!(locations, "location {path} {{ {pass}://up{number}; {location} }}").expect("a string");
         }
         text + &format!("server {{ listen {listen}; {locations} }}")
     }

@@ -2,17 +2,23 @@
 // event loop is blocked at times, so that a request can sit unread in the socket's queue when the timer that closes
 // the socket is due.
 'use strict';
-const http = require('node:http');
+const http = require('http');
 
 // Longer than a burst takes to arrive, so that each of its requests needs a connection of its own.
 const ANSWER_MS = 30;
 const BLOCKED_MS = 40;
 const FREE_MS = [20, 80];
 
+let connections = 0;
 const server = http.createServer((request, response) => {
+  if (request.url === '/connections') {
+    connections -= 1; // Not the one that asks.
+    return response.end(`${connections}\n`);
+  }
   request.resume();
   request.on('end', () => setTimeout(() => response.end('ok\n'), ANSWER_MS));
 });
+server.on('connection', () => { connections += 1; });
 server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS);
 server.listen(Number(process.env.PORT), process.env.ADDRESS, () => console.log(server.address().port));
 

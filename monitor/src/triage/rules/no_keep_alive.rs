@@ -93,7 +93,8 @@ fn finding(observation: &Observation, pair: &Pair) -> Finding {
         None => (
             Kind::KeepAliveNotInEffect,
             format!(
-                "{proxy} opens a connection for every exchange with {upstream}, {rate} a second: keep-alive is off, or its pool far too small."
+                "{proxy} opens {rate} connections a second to {upstream}, for an exchange or a few each: keep-alive is off, or its pool far \
+                 too small."
             ),
         ),
     };

@@ -31,12 +31,14 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     let (waiting, free) = (pair.unanswered, pair.unused());
     let opened = pair.counts.get(Counter::Opened);
     let closed = pair.counts.sum(&facts::CLOSED);
+    let slow = facts::share(waiting.into(), open.into()) >= WAITING;
     if !facts::is_proxy(pair)
         || facts::is_folded(pair)
         || open < CONNECTIONS
         || facts::share(free.into(), open.into()) > FREE
         || is_no_pool(pair)
         || rests(pair)
+        || (is_young(pair) && !slow)
         || (grown_lately(pair) as f64) < f64::from(open) * GROWTH
     {
         return None;
@@ -70,16 +72,13 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
                 facts::span(seconds)
             ),
         ],
-        confidence: if facts::share(waiting.into(), open.into()) >= WAITING {
+        confidence: if slow {
             Confidence::medium(
                 "a request is told by who spoke last: where either end speaks at any time (websockets, HTTP/2), see \
                  --no-request-rules",
             )
         } else {
-            Confidence::low(
-                "most were used within the last second, and none waits for long; a pool that is being filled after a \
-                 start looks the same",
-            )
+            Confidence::low("most were used within the last second, and none waits for long")
         },
         candidates: pair.listener.clone().map(Candidate::Listening).into_iter().collect(),
         changes: remedies::more_at_a_time(
@@ -107,6 +106,11 @@ fn rests(pair: &Pair) -> bool {
     facts::share(rested, pair.counts.sum(&facts::CLOSED)) >= RESTED && lately >= grown_lately(pair)
 }
 
+/// Whether it was opened in the second half of the window: at one moment of a burst all of a new pool is in use.
+fn is_young(pair: &Pair) -> bool {
+    pair.first_half.is_none_or(|first| first.get(Counter::Opened) == 0)
+}
+
 /// By how much the pool has grown in the second half of the window: one that is being filled after a start stops to.
 fn grown_lately(pair: &Pair) -> u64 {
     lately(pair, &[Counter::Opened]).saturating_sub(lately(pair, &facts::CLOSED))
@@ -131,7 +135,7 @@ pub(super) fn explained() -> Explanation {
             free = facts::percent(FREE),
             growth = facts::percent(GROWTH)
         ),
-        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a pool that grows and has idle connections; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
+        silent: "a busy pool of steady size, or one that was filled in the first half of the window; a new one upon which no request waits; a pool that grows and has idle connections; one that is used in bursts and closed for being idle between them; connections of one exchange each.",
         remedy: "look at the upstream's speed first; HAProxy's `maxconn` \
                 protects it meanwhile.",
     }

@@ -36,7 +36,7 @@ fn kept(upstream: &str) -> Pair {
 fn one_exchange_a_connection() {
     let finding = only(&observation(vec![short("10.0.0.7:80")]));
     assert_eq!((finding.kind, finding.confidence.level), (Kind::KeepAliveNotInEffect, Level::High));
-    assert!(finding.verdict.contains("20 a second"), "{}", finding.verdict);
+    assert!(finding.verdict.contains("20 connections a second"), "{}", finding.verdict);
     let lines: Vec<&str> =
         directives(&finding, "nginx").iter().flat_map(|change| change.directives.lines()).collect();
     assert_eq!(lines, ["keepalive 32;", "proxy_http_version 1.1;", "proxy_set_header Connection \"\";"]);
@@ -137,6 +137,10 @@ fn an_exhausted_pool() {
     let mut filled = busy(0).once(Counter::Opened, 200);
     filled.first_half.as_mut().expect("made by halves").add(Counter::Opened, 200);
     innocent(filled);
+    // Being filled by a burst after a start; unless its requests wait.
+    let young = busy(0).once(Counter::Opened, 200);
+    innocent(young.clone());
+    assert_eq!(only(&observation(vec![young.waiting(150)])).kind, Kind::Pool);
     // Bursts, and closes of idle connections between them; the last burst is just over.
     let bursts = || {
         proxy("nginx", "10.0.0.7:80")

@@ -14,6 +14,7 @@ use super::{
     unanswered::{keeping, settled},
 };
 use crate::{
+    account::Account,
     daemon::Daemon,
     host,
     process::Running,
@@ -40,7 +41,7 @@ fn groups(nginx: &Nginx, paths: &[&str]) -> Result<()> {
 }
 
 /// nginx as it comes; then with what triage printed.
-pub(super) fn not_in_effect(binary: &Path, _: &Daemon) -> Result<()> {
+pub(super) fn not_in_effect(binary: &Path, _: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(LONG))?;
     let upstream = node.address();
     // No other nginx of this host: one that keeps connections would make this one upstream among several.
@@ -51,8 +52,9 @@ pub(super) fn not_in_effect(binary: &Path, _: &Daemon) -> Result<()> {
     groups(&nginx, &["/ok"])?;
     let (requests, looked) = all_answered(&daemon, &nginx)?;
     let opened = looked.count(OPENED, None, &upstream)?;
-    ensure!(opened == requests, "{opened} connections for {requests} requests");
-    let finding = looked.only(&["keep_alive_not_in_effect"], &upstream, &[&upstream, &nginx.address()])?;
+    account.same("connections nginx opened and requests it had", opened, requests)?;
+    let finding =
+        looked.only(account, &["keep_alive_not_in_effect"], &upstream, &[&upstream, &nginx.address()])?;
     sure(finding, "medium")?;
     listens(finding, "node", node.pid())?;
     let changes = directives(finding, "proxy", "nginx")?;
@@ -72,26 +74,34 @@ pub(super) fn not_in_effect(binary: &Path, _: &Daemon) -> Result<()> {
     let kept = looked.count(OPENED, None, &upstream)?;
     ensure!(kept <= 2 * AT_ONCE as u64 && requests > 100, "{kept} connections for {requests} requests");
     println!("  keep-alive: {opened} connections before, {kept} for {requests} requests after");
-    looked.nothing(&[&upstream, &nginx.address()])
+    looked.nothing(account, &[&upstream, &nginx.address()])
 }
 
 /// Two upstreams, of which nginx was told of one only.
-pub(super) fn one_upstream(_: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn one_upstream(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let nodes = [Node::serve(&Server::obeying(LONG))?, Node::serve(&Server::obeying(LONG))?];
     let [kept, other] = [0, 1].map(|at: usize| nodes[at].address());
     let nginx = Nginx::in_front(&[keeping(&kept), Proxy::to(&other)])?;
     groups(&nginx, &["/0/ok", "/1/ok"])?;
     let (_, looked) = all_answered(daemon, &nginx)?;
-    let finding =
-        looked.only(&["one_upstream_without_keep_alive"], &other, &[&kept, &other, &nginx.address()])?;
+    let finding = looked.only(
+        account,
+        &["one_upstream_without_keep_alive"],
+        &other,
+        &[&kept, &other, &nginx.address()],
+    )?;
     let verdict = finding["verdict"].as_str().context("a verdict")?;
     ensure!(verdict.contains("although it keeps"), "{verdict}");
+    for (node, address) in nodes.iter().zip([&kept, &other]) {
+        let opened = looked.count(OPENED, None, address)?;
+        account.same("connections nginx opened, and Node.js accepted", opened, node.connections()?)?;
+    }
     ensure!(directives(finding, "proxy", "nginx")?.iter().all(|change| !change.context.contains(&kept)));
     listens(finding, "node", nodes[1].pid())
 }
 
 /// Room for two connections and ten used at a time; in a pause nginx closes those two.
-pub(super) fn too_small(binary: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn too_small(binary: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(LONG))?;
     let upstream = node.address();
     let mut proxy = keeping(&upstream);
@@ -103,9 +113,11 @@ pub(super) fn too_small(binary: &Path, daemon: &Daemon) -> Result<()> {
     until(Instant::now() + Duration::from_secs(12), ACT, || Ok(()))?;
     rush()?;
     let (_, looked) = all_answered(daemon, &nginx)?;
-    let finding = looked.only(&["pool_too_small"], &upstream, &[&upstream, &nginx.address()])?;
+    let finding = looked.only(account, &["pool_too_small"], &upstream, &[&upstream, &nginx.address()])?;
     sure(finding, "medium")?;
     let before = looked.count(OPENED, None, &upstream)?;
+    let accepted = node.connections()?;
+    account.same("connections nginx opened, and Node.js accepted", before, accepted)?;
     for change in directives(finding, "proxy", "nginx")? {
         proxy.apply(&change.context, &change.text)?;
     }
@@ -115,13 +127,15 @@ pub(super) fn too_small(binary: &Path, daemon: &Daemon) -> Result<()> {
     until(Instant::now() + 2 * ACT / 5, PACE, || at_once(nginx.port(), "/ok", 10))?;
     let (_, looked) = all_answered(&daemon, &nginx)?;
     let after = looked.count(OPENED, None, &upstream)?;
+    let accepted = node.connections()? - accepted;
+    account.same("with room for all: opened by nginx, and accepted by Node.js", after, accepted)?;
     ensure!(after <= 20, "{after} connections opened with room for all");
     println!("  pool: {before} connections before, {after} after");
-    looked.nothing(&[&upstream, &nginx.address()])
+    looked.nothing(account, &[&upstream, &nginx.address()])
 }
 
 /// Clients as busy as they can be and that leave, in front of a pool in the right order.
-pub(super) fn healthy(_: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn healthy(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(LONG))?;
     let upstream = node.address();
     let mut proxy = keeping(&upstream);
@@ -135,7 +149,7 @@ pub(super) fn healthy(_: &Path, daemon: &Daemon) -> Result<()> {
     let (requests, looked) = all_answered(daemon, &nginx)?;
     let opened = looked.count(OPENED, None, &upstream)?;
     println!("  nothing wrong: {requests} requests over {opened} connections");
-    looked.nothing(&[&upstream, &nginx.address()])
+    looked.nothing(account, &[&upstream, &nginx.address()])
 }
 
 /// wrk ends with requests under way: its clients leave.

@@ -12,6 +12,7 @@ use super::{
     unanswered::{keeping, settled},
 };
 use crate::{
+    account::Account,
     daemon::Daemon,
     traffic::{
         clients::{at_once, post, until},
@@ -27,7 +28,7 @@ const APART: Duration = Duration::from_millis(3500);
 const GROUPS: u32 = 5;
 
 /// A steady trickle over one connection, and a few more now and then: the upstream closes those, and nothing is lost.
-pub(super) fn upstream_first(_: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn upstream_first(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(TIMEOUT))?;
     let mut proxy = keeping(&node.address());
     proxy.upstream("keepalive_timeout 60s;");
@@ -41,7 +42,7 @@ pub(super) fn upstream_first(_: &Path, daemon: &Daemon) -> Result<()> {
     until(Instant::now() + APART, APART, || Ok(()))?;
     let looked = nothing_lost(daemon, &nginx)?;
     let upstream = node.address();
-    let finding = looked.only(&["latent_race"], &upstream, &[&upstream, &nginx.address()])?;
+    let finding = looked.only(account, &["latent_race"], &upstream, &[&upstream, &nginx.address()])?;
     sure(finding, "high")?;
     listens(finding, "node", node.pid())?;
     ensure!(directives(finding, "proxy", "nginx")?.len() == 1);
@@ -55,9 +56,10 @@ const EQUAL: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Both ends close after the same time: at one connection this end is first, at another that.
-pub(super) fn equal(_: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn equal(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let node = Node::serve(&Server::obeying(EQUAL))?;
     let idle = node.measure_idle_timeout()?;
+    let measuring = node.connections()?;
     let timeout = idle.shortest + BETWEEN;
     let mut proxy = keeping(&node.address());
     proxy.upstream(&format!("keepalive_timeout {}ms;", timeout.as_millis()));
@@ -71,10 +73,13 @@ pub(super) fn equal(_: &Path, daemon: &Daemon) -> Result<()> {
     }
     let looked = nothing_lost(daemon, &nginx)?;
     let upstream = node.address();
-    let finding = looked.only(&["latent_race"], &upstream, &[&upstream, &nginx.address()])?;
+    let finding = looked.only(account, &["latent_race"], &upstream, &[&upstream, &nginx.address()])?;
     sure(finding, "high")?;
     let verdict = finding["verdict"].as_str().context("a verdict")?;
     ensure!(verdict.contains("equal timeouts"), "not named as equal: {verdict}");
+    let opened = looked.count("finwatch_connections_opened_total", None, &upstream)?;
+    let accepted = node.connections()? - measuring;
+    account.same("connections nginx opened, and Node.js accepted", opened, accepted)?;
     Ok(())
 }
 

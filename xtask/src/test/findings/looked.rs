@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
+    account::Account,
     daemon::{Daemon, metrics::Samples, triage::Triage},
     traffic,
 };
@@ -34,7 +35,14 @@ impl Looked {
 
     /// The finding of the first of these kinds about nginx's side of that pair; nothing else is wrong with any of these
     /// addresses.
-    pub(super) fn only(&self, kinds: &[&str], upstream: &str, addresses: &[&str]) -> Result<&Value> {
+    pub(super) fn only(
+        &self,
+        account: &mut Account,
+        kinds: &[&str],
+        upstream: &str,
+        addresses: &[&str],
+    ) -> Result<&Value> {
+        account.look(self.troubles(addresses));
         let finding = self.about(kinds[0], upstream)?;
         let told = |other: &&Value| {
             let about = other["subject"]["upstream"] == upstream && other["subject"]["side"] != "upstream";
@@ -63,7 +71,8 @@ impl Looked {
     }
 
     /// Nothing is wrong with any of these addresses.
-    pub(super) fn nothing(&self, addresses: &[&str]) -> Result<()> {
+    pub(super) fn nothing(&self, account: &mut Account, addresses: &[&str]) -> Result<()> {
+        account.look(self.troubles(addresses));
         let troubles: Vec<_> = self.troubles(addresses).collect();
         let pairs = addresses.iter().map(|address| self.pair(address));
         ensure!(troubles.is_empty(), "innocent, but {troubles:#?} from {:#?}", pairs.collect::<Vec<_>>());

@@ -10,13 +10,13 @@ mod unanswered;
 
 use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::Tally;
-use crate::daemon::Daemon;
+use crate::{account::Account, daemon::Daemon};
 
 /// Plays one thing against a daemon and compares what triage says of it.
-type Play = fn(&Path, &Daemon) -> Result<()>;
+pub(crate) type Play = fn(&Path, &Daemon, &mut Account) -> Result<()>;
 
 /// What is played at one time in front of one daemon; each is told by the port of its upstream.
 const ACTS: [&[(&str, Play)]; 2] = [
@@ -50,6 +50,13 @@ pub(crate) fn scenarios() -> Vec<&'static str> {
     ACTS.iter().flat_map(|act| act.iter().map(|(name, _)| *name)).collect()
 }
 
+/// The one of that name.
+pub(crate) fn named(name: &str) -> Result<Play> {
+    let mut all = ACTS.iter().flat_map(|act| act.iter());
+    let found = all.find(|(other, _)| *other == name).map(|(_, play)| *play);
+    found.with_context(|| format!("there is no scenario \"{name}\""))
+}
+
 /// Act by act, what is wanted of each.
 pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
     ACTS.iter().map(|act| play(binary, act, wanted)).sum::<Result<Tally>>()
@@ -63,7 +70,10 @@ fn play(binary: &Path, act: &[(&str, Play)], wanted: &[&str]) -> Result<Tally> {
     let daemon = Daemon::private(binary)?;
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {
         let daemon = &daemon;
-        let threads: Vec<_> = act.iter().map(|(_, play)| scope.spawn(move || play(binary, daemon))).collect();
+        let threads: Vec<_> = act
+            .iter()
+            .map(|(_, play)| scope.spawn(move || play(binary, daemon, &mut Account::default())))
+            .collect();
         threads.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
     });
     let mut tally = Tally::default();

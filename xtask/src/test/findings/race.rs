@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::looked::{Looked, directives, listens, sure};
 use crate::{
+    account::Account,
     daemon::Daemon,
     traffic::{
         self, POOL, Seen, Stage,
@@ -32,7 +33,7 @@ fn mismatched(upstream: &str) -> Proxy {
 }
 
 /// Requests are lost; then what triage printed is applied at one end and at the other, and none is.
-pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
+pub(super) fn lossy(binary: &Path, daemon: &Daemon, account: &mut Account) -> Result<()> {
     let (node, idle) = traffic::short_upstream()?;
     let proxy = mismatched(&node.address());
     let mut stage = Stage::of(node, idle, Nginx::in_front(slice::from_ref(&proxy))?);
@@ -47,9 +48,9 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
     )?;
     let (upstream, front) = (stage.upstream(), stage.front());
     let looked = Looked::at(daemon)?;
-    let lost = same(&looked, &seen, &upstream)?;
+    let lost = same(account, &looked, &seen, &upstream)?;
     ensure!(lost >= ENOUGH, "only {lost} requests lost in {bursts} bursts");
-    let finding = looked.only(&["keep_alive_race"], &upstream, &[&upstream, &front])?;
+    let finding = looked.only(account, &["keep_alive_race"], &upstream, &[&upstream, &front])?;
     sure(finding, "high")?;
     listens(finding, "node", stage.node().pid())?;
     let candidates = finding["candidates"].as_array().map(Vec::len);
@@ -75,7 +76,10 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
         let threads = stages.map(|(name, stage)| {
             scope.spawn(move || mended_at(daemon, stage, bursts).with_context(|| format!("{name} mended")))
         });
-        threads.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
+        for one in threads {
+            account.append(one.join().unwrap_or_else(|_| bail!("a thread panicked"))?);
+        }
+        anyhow::Ok(())
     })?;
     println!(
         "  mended: {:?} and {:?}, {bursts} bursts each",
@@ -86,21 +90,23 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon) -> Result<()> {
 }
 
 /// The same bursts lose nothing, and nothing is wrong any more.
-fn mended_at(daemon: &Daemon, mut stage: Stage, bursts: u32) -> Result<()> {
+fn mended_at(daemon: &Daemon, mut stage: Stage, bursts: u32) -> Result<Account> {
+    let mut account = Account::default();
     let seen = stage.play(LIMIT, |burst, _| burst >= bursts, |_, _| ())?;
     let looked = Looked::at(daemon)?;
     let requests = u64::from(bursts) * POOL as u64;
     ensure!(seen.answers.all == requests, "{} of {requests} requests answered", seen.answers.all);
     ensure!(seen.answers.bad_gateway == 0, "{} answered 502", seen.answers.bad_gateway);
-    let lost = same(&looked, &seen, &stage.upstream())?;
+    let lost = same(&mut account, &looked, &seen, &stage.upstream())?;
     ensure!(lost == 0, "{lost} requests lost");
-    looked.nothing(&[&stage.upstream(), &stage.front()])
+    looked.nothing(&mut account, &[&stage.upstream(), &stage.front()])?;
+    Ok(account)
 }
 
 /// Requests lost as finwatch counts them and as nginx's error log does.
-fn same(looked: &Looked, seen: &Seen, upstream: &str) -> Result<u64> {
+fn same(account: &mut Account, looked: &Looked, seen: &Seen, upstream: &str) -> Result<u64> {
     ensure!(seen.failures.unknown.is_empty(), "other errors: {:#?}", seen.failures.unknown);
     let (lost, logged) = (looked.lost(upstream)?, seen.failures.all());
-    ensure!(lost == logged, "nginx's error log has {logged} upstream failures, finwatch counts {lost}");
+    account.same("requests lost, and failures in nginx's error log", lost, logged)?;
     Ok(lost)
 }

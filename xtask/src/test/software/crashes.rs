@@ -4,17 +4,15 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    python::Python,
-    requests::{Answers, PATIENT, at_once, post},
-    same,
-    watch::{Verdict, Watch},
-};
 use crate::{
+    account::Account,
+    daemon::watch::Watch,
     interrupt,
     traffic::{
         logs::Failures,
         nginx::{Nginx, Pool},
+        python::Python,
+        requests::{Answers, PATIENT, at_once, post},
     },
 };
 
@@ -34,15 +32,6 @@ fn stage() -> Result<(Python, Nginx)> {
     let nginx =
         Nginx::proxy(gunicorn.port(), Pool::Kept { connections: 32, timeout: Duration::from_secs(10) })?;
     Ok((gunicorn, nginx))
-}
-
-/// Requests of which the worker took one to its grave.
-fn unanswered(verdict: &Verdict) -> Result<u64> {
-    let resets: u64 = ["waiting", "first_request", "reused_request"]
-        .iter()
-        .map(|phase| verdict.count("nginx", "resets_received_total", Some(phase)))
-        .sum::<Result<u64>>()?;
-    Ok(verdict.count("nginx", "peer_closed_before_response_total", None)? + resets)
 }
 
 fn failures(nginx: &Nginx) -> Result<u64> {
@@ -65,7 +54,7 @@ fn crash(nginx: &Nginx, others: &[&str]) -> Result<Answers> {
 }
 
 /// A worker is killed with four requests in it, again and again.
-pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
+pub(super) fn closes_before_answering(binary: &Path, account: &mut Account) -> Result<()> {
     const CRASHES: u64 = 6;
     let (mut gunicorn, nginx) = stage()?;
     let watch = Watch::begin(binary)?;
@@ -76,18 +65,18 @@ pub(super) fn closes_before_answering(binary: &Path) -> Result<()> {
         interrupt::pause(RESTART)?;
     }
     gunicorn.check()?;
-    let verdict = watch.verdict_on(gunicorn.port())?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
     let told = verdict.only("closes_before_answering", "nginx")?;
     told.listens("gunicorn")?;
     told.confidence("high")?;
     let failed = failures(&nginx)?;
     ensure!(failed >= 4 * CRASHES, "only {failed} requests were in a worker when it was killed");
-    same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
-    same("requests the finding names", told.lost(), failed)
+    account.same("unanswered requests and nginx's failures", verdict.unanswered("nginx")?, failed)?;
+    account.same("requests the finding names", told.lost(), failed)
 }
 
 /// A worker is killed in the middle of an answer, with a part of the request unread, eight times.
-pub(super) fn dies_while_answering(binary: &Path) -> Result<()> {
+pub(super) fn dies_while_answering(binary: &Path, account: &mut Account) -> Result<()> {
     const CRASHES: u64 = 8;
     let (mut gunicorn, nginx) = stage()?;
     let watch = Watch::begin(binary)?;
@@ -96,16 +85,16 @@ pub(super) fn dies_while_answering(binary: &Path) -> Result<()> {
         interrupt::pause(RESTART)?;
     }
     gunicorn.check()?;
-    let verdict = watch.verdict_on(gunicorn.port())?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
     let told = verdict.only("upstream_dies_while_answering", "nginx")?;
     told.listens("gunicorn")?;
-    same("crashes", told.lost(), CRASHES)?;
+    account.same("crashes", told.lost(), CRASHES)?;
     let resets = verdict.count("nginx", "resets_received_total", Some("response"))?;
-    same("resets and nginx's failures", resets, failures(&nginx)?)
+    account.same("resets and nginx's failures", resets, failures(&nginx)?)
 }
 
 /// One crash takes a dozen requests along: trouble of a moment, and over.
-pub(super) fn one_crash(binary: &Path) -> Result<()> {
+pub(super) fn one_crash(binary: &Path, account: &mut Account) -> Result<()> {
     const OTHERS: usize = 11;
     let (mut gunicorn, nginx) = stage()?;
     let watch = Watch::begin(binary)?;
@@ -118,9 +107,9 @@ pub(super) fn one_crash(binary: &Path) -> Result<()> {
         interrupt::pause(Duration::from_secs(1))?;
     }
     gunicorn.check()?;
-    let verdict = watch.verdict_on(gunicorn.port())?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
     let failed = failures(&nginx)?;
     ensure!(failed > OTHERS as u64, "the crash took only {failed} requests along: {answers:?}");
-    same("unanswered requests and nginx's failures", unanswered(&verdict)?, failed)?;
+    account.same("unanswered requests and nginx's failures", verdict.unanswered("nginx")?, failed)?;
     verdict.no_trouble()
 }

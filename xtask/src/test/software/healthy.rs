@@ -7,16 +7,16 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{
-    haproxy::HaProxy,
-    python::Python,
-    requests::{Answers, PATIENT, at_once},
-    same,
-    watch::Watch,
-};
 use crate::{
+    account::{Account, expect},
+    daemon::watch::Watch,
     interrupt,
-    traffic::nginx::{Nginx, Pool},
+    traffic::{
+        haproxy::HaProxy,
+        nginx::{Nginx, Pool},
+        python::Python,
+        requests::{Answers, PATIENT, at_once},
+    },
 };
 
 /// How long the traffic goes on.
@@ -24,7 +24,7 @@ const TRAFFIC: Duration = Duration::from_secs(14);
 
 /// HAProxy checks its server five times a second and ends each check with a reset; another one asks for a page. The pools
 /// of both are what closes.
-pub(super) fn health_checks(binary: &Path) -> Result<()> {
+pub(super) fn health_checks(binary: &Path, account: &mut Account) -> Result<()> {
     let uvicorn = Python::uvicorn(&["--timeout-keep-alive", "60"], 0.0)?;
     let proxy = |backend: &str| {
         let server = "check inter 200ms pool-purge-delay 500ms pool-max-conn 64";
@@ -41,8 +41,8 @@ pub(super) fn health_checks(binary: &Path) -> Result<()> {
         }
         interrupt::pause(Duration::from_secs(1))?;
     }
-    let verdict = watch.verdict_on(uvicorn.port())?;
-    same("requests, all of them answered", answers.with(200), asked)?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    expect("requests, all of them answered", answers.with(200), asked)?;
     let aborts = verdict.count("haproxy", "resets_sent_total", Some("abort"))?;
     println!("  {aborts} connections that HAProxy ended by a reset");
     ensure!(aborts >= 30, "HAProxy ended only {aborts} connections by a reset");
@@ -53,7 +53,7 @@ pub(super) fn health_checks(binary: &Path) -> Result<()> {
 }
 
 /// gunicorn is stopped in the middle of traffic, and started again at the same port.
-pub(super) fn one_restart(binary: &Path) -> Result<()> {
+pub(super) fn one_restart(binary: &Path, account: &mut Account) -> Result<()> {
     let args = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "30"];
     let mut gunicorn = Some(Python::gunicorn(&args)?);
     let port = gunicorn.as_ref().map_or(0, Python::port);
@@ -74,13 +74,13 @@ pub(super) fn one_restart(binary: &Path) -> Result<()> {
         asked += 4;
         interrupt::pause(Duration::from_millis(100))?;
     }
-    let verdict = watch.verdict_on(port)?;
+    let verdict = watch.verdict_on(account, port)?;
     println!("  {answers:?}");
-    same("requests, all of them answered", answers.all(), asked)?;
+    expect("requests, all of them answered", answers.all(), asked)?;
     ensure!(answers.with(502) > 0, "the restart was not noticed");
     let refused = verdict.count("nginx", "connect_failures_total", Some("refused"))?;
     let failures = crate::traffic::logs::Failures::count(&nginx.error_log()?);
-    same(
+    account.same(
         "refused connects and nginx's",
         refused,
         failures.by_message.get("connect() failed").copied().unwrap_or(0),

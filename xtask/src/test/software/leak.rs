@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{python::Python, same, watch::Watch};
 use crate::interrupt;
+use crate::{account::Account, daemon::watch::Watch, traffic::python::Python};
 
 /// What leaks.
 const SERVER: &str = include_str!("leak.py");
@@ -20,7 +20,7 @@ const LEAKED: u64 = 14;
 const LONG: Duration = Duration::from_secs(68);
 
 /// Clients ask, are answered and close; the server keeps their connections.
-pub(super) fn never_closed(binary: &Path) -> Result<()> {
+pub(super) fn never_closed(binary: &Path, account: &mut Account) -> Result<()> {
     let server = Python::server(SERVER)?;
     let watch = Watch::begin(binary)?;
     for _ in 0..LEAKED {
@@ -29,12 +29,12 @@ pub(super) fn never_closed(binary: &Path) -> Result<()> {
         client.read_exact(&mut [0; 3]).context("the answer")?;
     }
     interrupt::pause(Duration::from_secs(2))?;
-    watch.verdict_on(server.port())?.no_trouble()?;
+    watch.verdict_on(account, server.port())?.no_trouble()?;
     interrupt::pause(LONG)?;
-    let verdict = watch.verdict_on(server.port())?;
+    let verdict = watch.verdict_on(account, server.port())?;
     let told = verdict.only_of_kind("close_wait_leak")?;
     told.says(&format!("python3 does not close {LEAKED} connections"))?;
     told.says(&format!("{LEAKED} sockets in CLOSE_WAIT, the oldest for "))?;
     told.says(&format!("process: {}", server.pid()))?;
-    same("sockets in CLOSE_WAIT", verdict.accepted_in("close_wait"), LEAKED)
+    account.same("sockets in CLOSE_WAIT", verdict.accepted_in("close_wait"), LEAKED)
 }

@@ -2,29 +2,24 @@
 //! finding of that trouble and no other, with the counts of logs, statistics and clients.
 
 mod crashes;
-mod haproxy;
 mod healthy;
 mod late;
 mod leak;
-mod netns;
 mod pool;
-mod python;
-mod queue;
+pub(crate) mod queue;
 mod races;
-mod requests;
 mod silence;
 mod unreached;
-mod watch;
 
 use std::{path::Path, thread, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::Tally;
-use crate::interrupt;
+use crate::{account::Account, interrupt};
 
 /// Plays one scenario against daemons of its own.
-type Scenario = fn(&Path) -> Result<()>;
+pub(crate) type Scenario = fn(&Path, &mut Account) -> Result<()>;
 
 /// What is played. Those in [`WAITING`] mostly wait, so they go on beside the others.
 const SCENARIOS: [(&str, Scenario); 18] = [
@@ -54,6 +49,12 @@ pub(crate) fn scenarios() -> Vec<&'static str> {
     SCENARIOS.iter().map(|(name, _)| *name).collect()
 }
 
+/// The one of that name.
+pub(crate) fn named(name: &str) -> Result<Scenario> {
+    let found = SCENARIOS.iter().find(|(other, _)| *other == name).map(|(_, scenario)| *scenario);
+    found.with_context(|| format!("there is no scenario \"{name}\""))
+}
+
 /// Those that are wanted.
 pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
     let is_wanted = |(name, _): &&(&str, Scenario)| wanted.contains(name);
@@ -78,7 +79,7 @@ fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
         return Tally::default();
     }
     let start = Instant::now();
-    let outcome = scenario(binary);
+    let outcome = scenario(binary, &mut Account::default());
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
@@ -90,13 +91,4 @@ fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
             Tally::ONE_FAILED
         }
     }
-}
-
-/// Fails unless both count the same.
-fn same(what: &str, finwatch: u64, theirs: u64) -> Result<()> {
-    if finwatch != theirs {
-        bail!("{what}: finwatch counts {finwatch}, they count {theirs}");
-    }
-    println!("  {what}: {finwatch} by either count");
-    Ok(())
 }

@@ -4,8 +4,12 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{python::Python, requests::at_once, same, watch::Watch};
-use crate::{host, interrupt, process};
+use crate::{
+    account::Account,
+    daemon::watch::{Verdict, Watch},
+    host, interrupt, process,
+    traffic::{python::Python, requests::at_once},
+};
 
 /// What gunicorn is told; the kernel takes one more.
 const BACKLOG: u64 = 8;
@@ -16,26 +20,38 @@ const PATIENCE: Duration = Duration::from_secs(9);
 const FILLED: Duration = Duration::from_millis(6_500);
 
 /// gunicorn's only worker takes 10 s for a request.
-pub(super) fn full(binary: &Path) -> Result<()> {
+pub(super) fn full(binary: &Path, account: &mut Account) -> Result<()> {
     let gunicorn = Python::gunicorn(&["--worker-class", "sync", "--backlog", &BACKLOG.to_string()])?;
+    let told = fill(binary, account, (gunicorn.port(), gunicorn.port()), "/slow/10", "gunicorn", BACKLOG)?;
+    told.only_of_kind("accept_queue_full")?.advises("gunicorn", "--backlog")
+}
+
+/// More requests than there is room for, each of which keeps a worker; `ports` are where clients connect and where
+/// `server` listens with such a backlog.
+pub(crate) fn fill(
+    binary: &Path,
+    account: &mut Account,
+    (front, port): (u16, u16),
+    path: &str,
+    server: &str,
+    backlog: u64,
+) -> Result<Verdict> {
     let watch = Watch::begin(binary)?;
-    let port = gunicorn.port();
     thread::scope(|scope| {
-        let clients = scope.spawn(move || at_once(port, &["/slow/10"; CLIENTS], PATIENCE));
+        let clients = scope.spawn(move || at_once(front, &[path; CLIENTS], PATIENCE));
         interrupt::pause(FILLED)?;
         let (waiting, room) = ss(port)?;
-        let verdict = watch.verdict_on(port)?;
+        let verdict = watch.verdict_on(account, port)?;
         let (length, limit) = verdict.queue()?;
-        same("connections in the accept queue, as ss has it", length, waiting)?;
-        same("room in it, as ss has it", limit, room)?;
-        same("room in it, as gunicorn was told", limit, BACKLOG)?;
-        let told = verdict.only_of_kind("accept_queue_full")?;
-        told.listens("gunicorn")?;
+        account.same("connections in the accept queue, as ss has it", length, waiting)?;
+        account.same("room in it, as ss has it", limit, room)?;
+        account.same("room in it, as the server was told", limit, backlog)?;
+        let told = verdict.of_kind("accept_queue_full")?;
+        told.listens(server)?;
         told.says(&format!("{length} of {limit} connections"))?;
         told.says("net.core.somaxconn = ")?;
-        told.advises("gunicorn", "--backlog")?;
         ensure!(!clients.is_finished(), "the clients were gone before the queue was read");
-        Ok(())
+        Ok(verdict)
     })
 }
 

@@ -4,21 +4,19 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    haproxy::HaProxy,
-    python::Python,
-    requests::{PATIENT, at_once},
-    same,
-    watch::{Verdict, Watch},
-};
 use crate::{
+    account::{Account, expect},
+    daemon::watch::{Verdict, Watch},
     interrupt,
     traffic::{
-        self, LOST,
+        self,
         bursts::Bursts,
+        haproxy::HaProxy,
         logs::Failures,
         nginx::{Nginx, Pool},
         node::IdleTimeout,
+        python::Python,
+        requests::{PATIENT, at_once},
     },
 };
 
@@ -50,17 +48,18 @@ fn let_close(port: u16, timeout: Duration, bursts: u32) -> Result<()> {
 }
 
 /// The upstream closed each connection of the bursts after a time in the bucket up to `bound`, and nothing was lost.
-fn expect_closes(verdict: &Verdict, proxy: &str, bursts: u32, bound: f64) -> Result<()> {
+fn expect_closes(
+    account: &mut Account,
+    verdict: &Verdict,
+    proxy: &str,
+    bursts: u32,
+    bound: f64,
+) -> Result<()> {
     let closes = u64::from(bursts) * BURST as u64;
     let (all, inside) = verdict.samples(proxy, "peer_close_idle", bound)?;
-    same("idle connections that the upstream closed", all, closes)?;
-    same(&format!("of them in the bucket up to {bound} s"), inside, closes)?;
-    same("requests lost", lost(verdict, proxy)?, 0)
-}
-
-/// Requests that met a close.
-fn lost(verdict: &Verdict, proxy: &str) -> Result<u64> {
-    LOST.iter().map(|family| verdict.count(proxy, family.trim_start_matches("finwatch_"), None)).sum()
+    account.same("idle connections that the upstream closed", all, closes)?;
+    account.same(&format!("of them in the bucket up to {bound} s"), inside, closes)?;
+    account.same("requests lost", verdict.lost(proxy)?, 0)
 }
 
 fn failures(nginx: &Nginx) -> Result<Failures> {
@@ -85,35 +84,35 @@ fn collide(port: u16, mut failed: impl FnMut() -> Result<u64>) -> Result<u64> {
 }
 
 /// uvicorn as it comes, whose timeout of 5 s is in the list of known ones.
-pub(super) fn uvicorn_latent(binary: &Path) -> Result<()> {
+pub(super) fn uvicorn_latent(binary: &Path, account: &mut Account) -> Result<()> {
     const BURSTS: u32 = 2;
     let uvicorn = Python::uvicorn(&[], 0.0)?;
     let nginx = nginx(uvicorn.port())?;
     let watch = Watch::begin(binary)?;
     let_close(nginx.port(), Duration::from_secs(5), BURSTS)?;
-    let verdict = watch.verdict_on(uvicorn.port())?;
-    expect_closes(&verdict, "nginx", BURSTS, 5.5)?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    expect_closes(account, &verdict, "nginx", BURSTS, 5.5)?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("uvicorn")?;
     told.may_be("uvicorn")?;
     told.advises("uvicorn", "--timeout-keep-alive 65")?;
     told.advises("nginx", "keepalive_timeout 4s;")?;
-    same("nginx's failures", failures(&nginx)?.all(), 0)
+    expect("nginx's failures", failures(&nginx)?.all(), 0)
 }
 
 /// The same race before the first loss, and after some.
-pub(super) fn uvicorn_lossy(binary: &Path) -> Result<()> {
+pub(super) fn uvicorn_lossy(binary: &Path, account: &mut Account) -> Result<()> {
     const BURSTS: u32 = 2;
     let uvicorn = Python::uvicorn(&["--timeout-keep-alive", "2"], BLOCKED_SECONDS)?;
     let nginx = nginx(uvicorn.port())?;
     let watch = Watch::begin(binary)?;
     let_close(nginx.port(), SHORT, BURSTS)?;
-    let verdict = watch.verdict_on(uvicorn.port())?;
-    expect_closes(&verdict, "nginx", BURSTS, 2.5)?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    expect_closes(account, &verdict, "nginx", BURSTS, 2.5)?;
     verdict.only("latent_race", "nginx")?.listens("uvicorn")?;
 
     let failed = collide(nginx.port(), || Ok(failures(&nginx)?.all()))?;
-    let verdict = watch.verdict_on(uvicorn.port())?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("uvicorn")?;
     told.advises("uvicorn", "--timeout-keep-alive 65")?;
@@ -121,29 +120,29 @@ pub(super) fn uvicorn_lossy(binary: &Path) -> Result<()> {
     if failed >= ENOUGH {
         told.confidence("high")?;
     }
-    same("lost requests and nginx's failures", lost(&verdict, "nginx")?, failed)?;
-    same("lost requests the finding names", told.lost(), failed)
+    account.same("lost requests and nginx's failures", verdict.lost("nginx")?, failed)?;
+    account.same("lost requests the finding names", told.lost(), failed)
 }
 
 /// gunicorn keeps connections for 2 s by default, with workers that keep any.
-pub(super) fn gunicorn_latent(binary: &Path) -> Result<()> {
+pub(super) fn gunicorn_latent(binary: &Path, account: &mut Account) -> Result<()> {
     const BURSTS: u32 = 2;
     let gunicorn = Python::gunicorn(&["--worker-class", "gthread", "--threads", "32", "--keep-alive", "2"])?;
     let nginx = nginx(gunicorn.port())?;
     let watch = Watch::begin(binary)?;
     let_close(nginx.port(), SHORT, BURSTS)?;
-    let verdict = watch.verdict_on(gunicorn.port())?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("gunicorn")?;
     told.may_be("gunicorn")?;
     told.advises("gunicorn", "--keep-alive 65")?;
     let closes = verdict.samples("nginx", "peer_close_idle", 2.5)?.0;
-    same("idle connections that gunicorn closed", closes, u64::from(BURSTS) * BURST as u64)?;
-    same("nginx's failures", failures(&nginx)?.all(), 0)
+    account.same("idle connections that gunicorn closed", closes, u64::from(BURSTS) * BURST as u64)?;
+    expect("nginx's failures", failures(&nginx)?.all(), 0)
 }
 
 /// HAProxy keeps connections to its servers for 5 s and more.
-pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
+pub(super) fn haproxy_lossy(binary: &Path, account: &mut Account) -> Result<()> {
     const BURSTS: u32 = 2;
     let uvicorn = Python::uvicorn(&["--timeout-keep-alive", "2"], BLOCKED_SECONDS)?;
     let haproxy = HaProxy::proxy(
@@ -154,14 +153,14 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
     )?;
     let watch = Watch::begin(binary)?;
     let_close(haproxy.port(), SHORT, BURSTS)?;
-    let verdict = watch.verdict_on(uvicorn.port())?;
-    expect_closes(&verdict, "haproxy", BURSTS, 2.5)?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    expect_closes(account, &verdict, "haproxy", BURSTS, 2.5)?;
     let told = verdict.only("latent_race", "haproxy")?;
     told.listens("uvicorn")?;
     told.advises("HAProxy", "pool-purge-delay")?;
 
-    let failed = collide(haproxy.port(), || failed_exchanges(&haproxy))?;
-    let verdict = watch.verdict_on(uvicorn.port())?;
+    let failed = collide(haproxy.port(), || haproxy.failed_exchanges())?;
+    let verdict = watch.verdict_on(account, uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("uvicorn")?;
     println!(
@@ -169,18 +168,14 @@ pub(super) fn haproxy_lossy(binary: &Path) -> Result<()> {
         haproxy.server()?.count("wretr")?,
         haproxy.clients()?.count("hrsp_5xx")?
     );
-    same("lost requests and HAProxy's failed exchanges", lost(&verdict, "haproxy")?, failed)
+    account
+        .same("lost requests and HAProxy's failed exchanges", verdict.lost("haproxy")?, failed)
         .with_context(|| format!("{}\n{}", verdict.told_of("haproxy"), haproxy.log()))?;
-    same("lost requests the finding names", told.lost(), failed)
-}
-
-/// Requests that HAProxy sent and got no answer to: it sends them again, or gives them up.
-fn failed_exchanges(haproxy: &HaProxy) -> Result<u64> {
-    Ok(haproxy.server()?.count("wretr")? + haproxy.server_aborts())
+    account.same("lost requests the finding names", told.lost(), failed)
 }
 
 /// HAProxy as what nginx proxies to: its `timeout http-keep-alive` is the upstream's idle timeout.
-pub(super) fn haproxy_as_upstream(binary: &Path) -> Result<()> {
+pub(super) fn haproxy_as_upstream(binary: &Path, account: &mut Account) -> Result<()> {
     const BURSTS: u32 = 2;
     let uvicorn = Python::uvicorn(&["--timeout-keep-alive", "60"], 0.0)?;
     let haproxy = HaProxy::proxy(
@@ -192,10 +187,10 @@ pub(super) fn haproxy_as_upstream(binary: &Path) -> Result<()> {
     let nginx = nginx(haproxy.port())?;
     let watch = Watch::begin(binary)?;
     let_close(nginx.port(), SHORT, BURSTS)?;
-    let verdict = watch.verdict_on(haproxy.port())?;
-    expect_closes(&verdict, "nginx", BURSTS, 2.5)?;
+    let verdict = watch.verdict_on(account, haproxy.port())?;
+    expect_closes(account, &verdict, "nginx", BURSTS, 2.5)?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("haproxy")?;
     told.advises("HAProxy", "timeout http-keep-alive 65s")?;
-    same("nginx's failures", failures(&nginx)?.all(), 0)
+    expect("nginx's failures", failures(&nginx)?.all(), 0)
 }

@@ -4,13 +4,15 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    netns::{Cable, Unknown},
-    python::Python,
-    same,
-    watch::Watch,
+use crate::{
+    account::Account,
+    daemon::watch::Watch,
+    interrupt,
+    traffic::{
+        cable::{Cable, Unknown},
+        python::Python,
+    },
 };
-use crate::interrupt;
 
 /// A client with a pool.
 const CLIENT: &str = include_str!("client.py");
@@ -62,31 +64,31 @@ fn play(
 }
 
 /// Packets vanish; the client gives up.
-pub(super) fn never_acknowledged(binary: &Path) -> Result<()> {
+pub(super) fn never_acknowledged(binary: &Path, account: &mut Account) -> Result<()> {
     let (watch, outcome, _cable, _server) = play(binary, PORTS[0], Duration::from_secs(2), Unknown::Dropped)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
-    let verdict = watch.verdict(&format!("{}:{}", Cable::server_address(), PORTS[0]))?;
+    let verdict = watch.verdict(account, &format!("{}:{}", Cable::server_address(), PORTS[0]))?;
     let told = verdict.only("silent_drop", "python3")?;
     told.confidence("medium")?;
     told.listens("uvicorn")?;
     let unacked = verdict.count("python3", "local_closed_before_response_total", Some("false"))?;
-    same("requests never acknowledged and the client's timeouts", unacked, outcome.timed_out)?;
-    same("of requests the firewall dropped", unacked, FORGOTTEN)?;
+    account.same("requests never acknowledged and the client's timeouts", unacked, outcome.timed_out)?;
+    account.same("of requests the firewall dropped", unacked, FORGOTTEN)?;
     let acked = verdict.count("python3", "local_closed_before_response_total", Some("true"))?;
-    same("given up though acknowledged", acked, 0)?;
-    same("requests the finding names", told.lost(), FORGOTTEN)
+    account.same("given up though acknowledged", acked, 0)?;
+    account.same("requests the finding names", told.lost(), FORGOTTEN)
 }
 
 /// The firewall answers with a reset, after a quiet time that no upstream has.
-pub(super) fn reset_after_long_quiet(binary: &Path) -> Result<()> {
+pub(super) fn reset_after_long_quiet(binary: &Path, account: &mut Account) -> Result<()> {
     let (watch, outcome, _cable, _server) = play(binary, PORTS[1], LONG_QUIET, Unknown::Reset)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
-    let verdict = watch.verdict(&format!("{}:{}", Cable::server_address(), PORTS[1]))?;
+    let verdict = watch.verdict(account, &format!("{}:{}", Cable::server_address(), PORTS[1]))?;
     let told = verdict.only("silent_drop", "python3")?;
     told.confidence("high")?;
     told.listens("uvicorn")?;
     let lost = verdict.count("python3", "requests_on_peer_closed_socket_total", None)?;
-    same("requests answered by a reset and the client's resets", lost, outcome.reset)?;
-    same("of requests the firewall turned away", lost, FORGOTTEN)?;
-    same("requests the finding names", told.lost(), FORGOTTEN)
+    account.same("requests answered by a reset and the client's resets", lost, outcome.reset)?;
+    account.same("of requests the firewall turned away", lost, FORGOTTEN)?;
+    account.same("requests the finding names", told.lost(), FORGOTTEN)
 }

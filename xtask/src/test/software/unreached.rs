@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{same, watch::Watch};
 use crate::{
+    account::Account,
+    daemon::watch::Watch,
     interrupt,
     traffic::{
         SETTLE,
@@ -29,7 +30,7 @@ const TIME: Duration = Duration::from_secs(24);
 const PACE: Duration = Duration::from_millis(500);
 
 /// nginx in front of both.
-pub(super) fn in_vain(binary: &Path) -> Result<()> {
+pub(super) fn in_vain(binary: &Path, account: &mut Account) -> Result<()> {
     let watch = Watch::begin(binary)?;
     let namespace = Namespace::alone("unreached")?;
     namespace.firewall(&format!("tcp dport {DROPPED} drop"))?;
@@ -51,12 +52,12 @@ pub(super) fn in_vain(binary: &Path) -> Result<()> {
         (&dropped, "connect_timeouts", "timeout", "upstream timed out"),
         (&nobody, "unreachable", "unreachable", "connect() failed"),
     ] {
-        let verdict = watch.verdict(upstream)?;
+        let verdict = watch.verdict(account, upstream)?;
         verdict.only(kind, "nginx")?.confidence("high")?;
         let logged = failures.by_message.get(words).copied().unwrap_or(0);
         ensure!(logged >= 3, "nginx's log has only {logged} of \"{words}\"");
         let counted = verdict.count("nginx", "connect_failures_total", Some(reason))?;
-        same(&format!("{words}, {upstream}"), counted, logged)?;
+        account.same(&format!("{words}, {upstream}"), counted, logged)?;
     }
     Ok(())
 }

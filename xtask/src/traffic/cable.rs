@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result, ensure};
 use crate::host;
 
 /// A client's and a server's namespace; dropping it deletes both.
-pub(super) struct Cable {
+pub(crate) struct Cable {
     client: String,
     server: String,
 }
 
 /// What the firewall does to what it does not know.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Unknown {
+pub(crate) enum Unknown {
     /// It drops it in silence.
     Dropped,
     /// It answers with a reset.
@@ -23,7 +23,7 @@ pub(super) enum Unknown {
 
 impl Cable {
     /// Lays it; `name` tells namespaces that exist at the same time apart.
-    pub(super) fn lay(name: &str) -> Result<Self> {
+    pub(crate) fn lay(name: &str) -> Result<Self> {
         let [client, server] = ["c", "s"].map(|end| format!("fw-{name}-{}-{end}", std::process::id()));
         let cable = Self { client, server };
         let Self { client, server } = &cable;
@@ -43,22 +43,22 @@ impl Cable {
     }
 
     /// The server's address.
-    pub(super) const fn server_address() -> &'static str {
+    pub(crate) const fn server_address() -> &'static str {
         "10.77.0.2"
     }
 
     /// A command that runs what follows it at the client's end.
-    pub(super) fn at_client(&self) -> Command {
+    pub(crate) fn at_client(&self) -> Command {
         inside(&self.client)
     }
 
     /// A command that runs what follows it at the server's end.
-    pub(super) fn at_server(&self) -> Command {
+    pub(crate) fn at_server(&self) -> Command {
         inside(&self.server)
     }
 
     /// From now on the firewall at the server's end knows nothing of connections from these ports.
-    pub(super) fn forget(&self, ports: &[u16], unknown: Unknown, dir: &Path) -> Result<()> {
+    pub(crate) fn forget(&self, ports: &[u16], unknown: Unknown, dir: &Path) -> Result<()> {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let verdict = match unknown {
             Unknown::Dropped => "drop",

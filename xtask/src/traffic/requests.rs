@@ -10,27 +10,27 @@ use std::{
 };
 
 /// How long an answer may take, unless the client is one that leaves.
-pub(super) const PATIENT: Duration = Duration::from_secs(20);
+pub(crate) const PATIENT: Duration = Duration::from_secs(20);
 
 /// What clients got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answers {
+pub(crate) struct Answers {
     /// Answers by their status.
-    pub(super) by_status: BTreeMap<u16, u64>,
+    pub(crate) by_status: BTreeMap<u16, u64>,
     /// Clients that left before an answer came.
-    pub(super) left: u64,
+    pub(crate) left: u64,
     /// Connections that failed.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
 }
 
 impl Answers {
     /// Answers of that status.
-    pub(super) fn with(&self, status: u16) -> u64 {
+    pub(crate) fn with(&self, status: u16) -> u64 {
         self.by_status.get(&status).copied().unwrap_or(0)
     }
 
     /// Answers of any status.
-    pub(super) fn all(&self) -> u64 {
+    pub(crate) fn all(&self) -> u64 {
         self.by_status.values().sum()
     }
 }
@@ -46,7 +46,7 @@ impl AddAssign for Answers {
 }
 
 /// One request for each path, all at once.
-pub(super) fn at_once(port: u16, paths: &[&str], patience: Duration) -> Answers {
+pub(crate) fn at_once(port: u16, paths: &[&str], patience: Duration) -> Answers {
     thread::scope(|scope| {
         let clients: Vec<_> =
             paths.iter().map(|path| scope.spawn(move || ask(port, &get(path), patience))).collect();
@@ -59,7 +59,7 @@ pub(super) fn at_once(port: u16, paths: &[&str], patience: Duration) -> Answers 
 }
 
 /// One POST with so large a body.
-pub(super) fn post(port: u16, path: &str, body: usize) -> Answers {
+pub(crate) fn post(port: u16, path: &str, body: usize) -> Answers {
     let head =
         format!("POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {body}\r\n\r\n");
     let mut request = head.into_bytes();

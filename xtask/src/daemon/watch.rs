@@ -8,44 +8,57 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, triage::Triage};
+use super::{Daemon, triage::Triage};
+use crate::{account::Account, traffic::LOST};
 
 /// Asked for on top of a scenario's time, so that the window begins with the daemon.
 const BEFORE: Duration = Duration::from_secs(2);
 
 /// A daemon that has watched since before a scenario's traffic.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     daemon: Daemon,
     begun: Instant,
 }
 
 impl Watch {
     /// Begins now.
-    pub(super) fn begin(binary: &Path) -> Result<Self> {
-        Ok(Self { daemon: Daemon::private(binary)?, begun: Instant::now() })
+    pub(crate) fn begin(binary: &Path) -> Result<Self> {
+        Self::begin_with(binary, &[])
     }
 
-    /// What triage says about everything that ends at `upstream`, since the beginning.
-    pub(super) fn verdict(&self, upstream: &str) -> Result<Verdict> {
+    /// Begins now, and sees this upstream's port only: another upstream of a proxy of the same name is no matter.
+    pub(crate) fn begin_at(binary: &Path, port: u16) -> Result<Self> {
+        Self::begin_with(binary, &["--include-port", &port.to_string()])
+    }
+
+    /// Begins now, with these flags.
+    pub(crate) fn begin_with(binary: &Path, flags: &[&str]) -> Result<Self> {
+        Ok(Self { daemon: Daemon::private_with(binary, flags)?, begun: Instant::now() })
+    }
+
+    /// What triage says about everything that ends at `upstream`, since the beginning; the account has it, too.
+    pub(crate) fn verdict(&self, account: &mut Account, upstream: &str) -> Result<Verdict> {
         let triage = self.daemon.triage(self.begun.elapsed() + BEFORE)?;
-        Ok(Verdict { triage, upstream: upstream.to_owned() })
+        let verdict = Verdict { triage, upstream: upstream.to_owned() };
+        account.look(verdict.trouble());
+        Ok(verdict)
     }
 
     /// The same of a port of the loopback address.
-    pub(super) fn verdict_on(&self, port: u16) -> Result<Verdict> {
-        self.verdict(&format!("127.0.0.1:{port}"))
+    pub(crate) fn verdict_on(&self, account: &mut Account, port: u16) -> Result<Verdict> {
+        self.verdict(account, &format!("127.0.0.1:{port}"))
     }
 }
 
 /// What triage says about one upstream.
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     triage: Triage,
     upstream: String,
 }
 
 impl Verdict {
     /// Everything that is wrong with the upstream.
-    pub(super) fn trouble(&self) -> Vec<&Value> {
+    pub(crate) fn trouble(&self) -> Vec<&Value> {
         self.triage
             .about(&self.upstream)
             .filter(|finding| finding["harm"]["class"] != "informative")
@@ -53,15 +66,25 @@ impl Verdict {
     }
 
     /// The only trouble there is with the upstream, which is of this kind and with this proxy.
-    pub(super) fn only(&self, kind: &str, proxy: &str) -> Result<Told<'_>> {
+    pub(crate) fn only(&self, kind: &str, proxy: &str) -> Result<Told<'_>> {
         let told = self.only_of_kind(kind)?;
         let subject = &told.0["subject"];
         ensure!(subject["proxy"] == proxy, "{kind} is told of another pair: {subject}");
         Ok(told)
     }
 
+    /// The trouble of this kind, of which there is one; there may be others.
+    pub(crate) fn of_kind(&self, kind: &str) -> Result<Told<'_>> {
+        let trouble = self.trouble();
+        let mut fitting = trouble.iter().filter(|finding| finding["kind"] == kind);
+        let (Some(finding), None) = (fitting.next(), fitting.next()) else {
+            bail!("expected one {kind} of {}: {trouble:#?}", self.upstream);
+        };
+        Ok(Told(finding))
+    }
+
     /// The only trouble there is with the upstream, which is of this kind.
-    pub(super) fn only_of_kind(&self, kind: &str) -> Result<Told<'_>> {
+    pub(crate) fn only_of_kind(&self, kind: &str) -> Result<Told<'_>> {
         let trouble = self.trouble();
         ensure!(
             self.triage.trouble && trouble.len() == 1 && trouble[0]["kind"] == kind,
@@ -73,7 +96,7 @@ impl Verdict {
     }
 
     /// Nothing is wrong with the upstream, and the agent saw everything.
-    pub(super) fn no_trouble(&self) -> Result<()> {
+    pub(crate) fn no_trouble(&self) -> Result<()> {
         let trouble = self.trouble();
         ensure!(
             trouble.is_empty(),
@@ -91,25 +114,25 @@ impl Verdict {
     }
 
     /// The pair of this process with the upstream, as this host opened it.
-    pub(super) fn pair(&self, proxy: &str) -> Result<&Value> {
+    pub(crate) fn pair(&self, proxy: &str) -> Result<&Value> {
         let pairs = self.pairs();
         let ours = |pair: &&&Value| pair["side"] == "proxy" && pair["proxy"] == proxy;
         pairs.iter().find(ours).copied().with_context(|| format!("no pair of {proxy}: {pairs:#?}"))
     }
 
     /// All that is known of that pair, and what the agent did not see.
-    pub(super) fn told_of(&self, proxy: &str) -> String {
+    pub(crate) fn told_of(&self, proxy: &str) -> String {
         format!("{:#?}\n{:#}", self.pair(proxy), self.triage.observation["watch"])
     }
 
     /// How many sockets that this host accepted at the upstream are in a state.
-    pub(super) fn accepted_in(&self, state: &str) -> u64 {
+    pub(crate) fn accepted_in(&self, state: &str) -> u64 {
         let accepted = self.pairs().into_iter().filter(|pair| pair["side"] == "upstream");
         accepted.filter_map(|pair| pair["sockets"][state].as_u64()).sum()
     }
 
     /// What a family has counted for the pair, all its series together or the one of `label`.
-    pub(super) fn count(&self, proxy: &str, family: &str, label: Option<&str>) -> Result<u64> {
+    pub(crate) fn count(&self, proxy: &str, family: &str, label: Option<&str>) -> Result<u64> {
         let counts = &self.pair(proxy)?["counts"][family];
         Ok(match label {
             Some(label) => counts[label].as_u64().unwrap_or(0),
@@ -117,8 +140,48 @@ impl Verdict {
         })
     }
 
+    /// Requests of the pair that met a close.
+    pub(crate) fn lost(&self, proxy: &str) -> Result<u64> {
+        LOST.iter().map(|family| self.count(proxy, family.trim_start_matches("finwatch_"), None)).sum()
+    }
+
+    /// Requests of the pair that reached the upstream and that no answer came to.
+    pub(crate) fn unanswered(&self, proxy: &str) -> Result<u64> {
+        let resets: u64 = ["waiting", "first_request", "reused_request"]
+            .iter()
+            .map(|phase| self.count(proxy, "resets_received_total", Some(phase)))
+            .sum::<Result<u64>>()?;
+        Ok(self.count(proxy, "peer_closed_before_response_total", None)? + resets)
+    }
+
+    /// Requests of the pair that got no answer: each is counted once, as lost to a close, or by the end of its connection.
+    pub(crate) fn failed(&self, proxy: &str) -> Result<u64> {
+        let lost = |timing| self.count(proxy, "requests_on_peer_closed_socket_total", Some(timing));
+        // Those without a FIN are among the resets.
+        Ok(lost("crossed_fin")? + lost("after_fin")? + self.unanswered(proxy)?)
+    }
+
+    /// How these are told apart, for a table.
+    pub(crate) fn failures(&self, proxy: &str) -> Result<Vec<Vec<String>>> {
+        let counts = &self.pair(proxy)?["counts"];
+        let families = [
+            "requests_on_peer_closed_socket_total",
+            "peer_closed_before_response_total",
+            "resets_received_total",
+        ];
+        let there = families.iter().filter(|family| !counts[**family].is_null());
+        Ok(there.map(|family| vec![format!("`{family}`"), counts[*family].to_string()]).collect())
+    }
+
+    /// The mean of a histogram of the pair.
+    pub(crate) fn mean(&self, proxy: &str, histogram: &str) -> Result<f64> {
+        let samples = &self.pair(proxy)?[histogram];
+        let mean = samples["sum_seconds"].as_f64().zip(samples["count"].as_f64());
+        mean.map(|(sum, count)| sum / count).with_context(|| format!("no samples: {samples}"))
+    }
+
     /// How many samples a histogram of the pair has, and how many of them in the bucket up to `bound` seconds.
-    pub(super) fn samples(&self, proxy: &str, histogram: &str, bound: f64) -> Result<(u64, u64)> {
+    pub(crate) fn samples(&self, proxy: &str, histogram: &str, bound: f64) -> Result<(u64, u64)> {
         let samples = &self.pair(proxy)?[histogram];
         let buckets = samples["buckets"].as_array().into_iter().flatten();
         // Written by the same code from the same table of bounds.
@@ -127,7 +190,7 @@ impl Verdict {
     }
 
     /// Accept queues at the upstream: how many wait, and how many may.
-    pub(super) fn queue(&self) -> Result<(u64, u64)> {
+    pub(crate) fn queue(&self) -> Result<(u64, u64)> {
         let mut queues = self.triage.observation["queues"].as_array().into_iter().flatten();
         let queue = queues.find(|queue| queue["upstream"] == *self.upstream);
         let queue = queue.with_context(|| format!("no queue at {}", self.upstream))?;
@@ -141,18 +204,18 @@ fn sum(counts: &Value) -> u64 {
 }
 
 /// A finding.
-pub(super) struct Told<'a>(&'a Value);
+pub(crate) struct Told<'a>(&'a Value);
 
 impl Told<'_> {
     /// Fails unless it is this sure.
-    pub(super) fn confidence(&self, level: &str) -> Result<()> {
+    pub(crate) fn confidence(&self, level: &str) -> Result<()> {
         let confidence = &self.0["confidence"];
         ensure!(confidence["level"] == level, "expected {level} confidence: {confidence}");
         Ok(())
     }
 
     /// Fails unless this process is named as the one that listens.
-    pub(super) fn listens(&self, name: &str) -> Result<()> {
+    pub(crate) fn listens(&self, name: &str) -> Result<()> {
         ensure!(
             self.candidates().any(|one| one["known_by"] == "listening" && one["name"] == name),
             "{name} is not named as listening: {}",
@@ -162,14 +225,14 @@ impl Told<'_> {
     }
 
     /// Fails unless this product's timeout is among the candidates.
-    pub(super) fn may_be(&self, product: &str) -> Result<()> {
+    pub(crate) fn may_be(&self, product: &str) -> Result<()> {
         let named = |one: &Value| one["product"].as_str().is_some_and(|name| name.starts_with(product));
         ensure!(self.candidates().any(named), "{product} is no candidate: {}", self.0["candidates"]);
         Ok(())
     }
 
     /// Fails unless a change names this software, with directives that hold this text.
-    pub(super) fn advises(&self, software: &str, text: &str) -> Result<()> {
+    pub(crate) fn advises(&self, software: &str, text: &str) -> Result<()> {
         let mut changes = self.0["changes"].as_array().into_iter().flatten();
         let fits = |change: &Value| {
             change["software"] == software
@@ -180,7 +243,7 @@ impl Told<'_> {
     }
 
     /// The directives for this software, the only ones there are for it.
-    pub(super) fn directives(&self, software: &str) -> Result<String> {
+    pub(crate) fn directives(&self, software: &str) -> Result<String> {
         let changes = self.0["changes"].as_array().into_iter().flatten();
         let mut fitting = changes.filter(|change| change["software"] == software);
         let (change, None) = (fitting.next(), fitting.next()) else {
@@ -191,7 +254,7 @@ impl Told<'_> {
     }
 
     /// Fails unless a line of evidence, or the verdict, holds this text.
-    pub(super) fn says(&self, text: &str) -> Result<()> {
+    pub(crate) fn says(&self, text: &str) -> Result<()> {
         let lines = self.0["evidence"].as_array().into_iter().flatten().chain([&self.0["verdict"]]);
         let mut lines = lines.filter_map(Value::as_str);
         ensure!(lines.any(|line| line.contains(text)), "it does not say \"{text}\": {:#}", self.0);
@@ -199,7 +262,7 @@ impl Told<'_> {
     }
 
     /// Requests it says are lost.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.0["harm"]["requests_lost"].as_u64().unwrap_or(0)
     }
 

@@ -20,7 +20,7 @@ const APP: &str = include_str!("app.py");
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server or script under way, with a directory of its own; dropping it ends it.
-pub(super) struct Python {
+pub(crate) struct Python {
     running: Running,
     port: u16,
     dir: TempDir,
@@ -28,14 +28,14 @@ pub(super) struct Python {
 
 impl Python {
     /// gunicorn on a port of the loopback address; returns once it listens.
-    pub(super) fn gunicorn(args: &[&str]) -> Result<Self> {
+    pub(crate) fn gunicorn(args: &[&str]) -> Result<Self> {
         let mut gunicorn = Self::gunicorn_at(host::free_port()?, args)?;
         gunicorn.wait_listening()?;
         Ok(gunicorn)
     }
 
     /// gunicorn at this port; returns at once.
-    pub(super) fn gunicorn_at(port: u16, args: &[&str]) -> Result<Self> {
+    pub(crate) fn gunicorn_at(port: u16, args: &[&str]) -> Result<Self> {
         let mut command = host::command(python::program("gunicorn"));
         command.args([
             "--bind",
@@ -49,7 +49,7 @@ impl Python {
     }
 
     /// uvicorn on a port of the loopback address.
-    pub(super) fn uvicorn(args: &[&str], blocked_seconds: f32) -> Result<Self> {
+    pub(crate) fn uvicorn(args: &[&str], blocked_seconds: f32) -> Result<Self> {
         let port = host::free_port()?;
         let mut command = host::command(python::program("uvicorn"));
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]).args(UVICORN);
@@ -60,13 +60,13 @@ impl Python {
     }
 
     /// uvicorn started by a command that ends where its program's path is expected; returns at once.
-    pub(super) fn uvicorn_by(mut command: Command, args: &[&str], port: u16) -> Result<Self> {
+    pub(crate) fn uvicorn_by(mut command: Command, args: &[&str], port: u16) -> Result<Self> {
         let command = command.arg(python::program("uvicorn")).args(["--port", &port.to_string()]);
         Self::start("uvicorn", command.args(UVICORN).args(args), port)
     }
 
     /// A script by itself, started by a command that ends where Python's path is expected.
-    pub(super) fn script(mut command: Command, source: &str, args: &[&str]) -> Result<Self> {
+    pub(crate) fn script(mut command: Command, source: &str, args: &[&str]) -> Result<Self> {
         let dir = directory()?;
         fs::write(dir.path().join("script.py"), source).context("writing the script")?;
         let command = command.arg(python::program("python3")).arg("script.py").args(args);
@@ -74,7 +74,7 @@ impl Python {
     }
 
     /// A script by itself, on this host; its port is what it prints first.
-    pub(super) fn server(source: &str) -> Result<Self> {
+    pub(crate) fn server(source: &str) -> Result<Self> {
         // `env` runs what follows it.
         let mut script = Self::script(host::command("env"), source, &[])?;
         script.port = script.said(1)?[0].trim().parse().context("the script's port")?;
@@ -104,7 +104,7 @@ impl Python {
     }
 
     /// Fails once it is gone.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         match self.running.ended()? {
             Some(status) => bail!("the server ended ({status}): {}", self.read("log")),
             None => Ok(()),
@@ -112,7 +112,7 @@ impl Python {
     }
 
     /// The first lines it prints, once there are so many.
-    pub(super) fn said(&mut self, lines: usize) -> Result<Vec<String>> {
+    pub(crate) fn said(&mut self, lines: usize) -> Result<Vec<String>> {
         let said = interrupt::poll(START_LIMIT, || {
             self.check()?;
             let said: Vec<String> = self.read("out").split_inclusive('\n').map(str::to_owned).collect();
@@ -127,17 +127,17 @@ impl Python {
     }
 
     /// Its directory.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Where it listens.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.running.id()
     }
 }

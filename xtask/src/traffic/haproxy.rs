@@ -18,7 +18,7 @@ use crate::{host, interrupt, process::Running};
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// An HAProxy under way; dropping it ends it.
-pub(super) struct HaProxy {
+pub(crate) struct HaProxy {
     running: Running,
     port: u16,
     dir: TempDir,
@@ -26,7 +26,7 @@ pub(super) struct HaProxy {
 
 impl HaProxy {
     /// One thread in front of one upstream: lines for `defaults`, for `backend`, and what follows the server's address.
-    pub(super) fn proxy(upstream: u16, defaults: &str, backend: &str, server: &str) -> Result<Self> {
+    pub(crate) fn proxy(upstream: u16, defaults: &str, backend: &str, server: &str) -> Result<Self> {
         let haproxy = host::find_program("haproxy").context("haproxy is not installed")?;
         let dir = tempfile::Builder::new()
             .prefix("finwatch-haproxy-")
@@ -68,7 +68,7 @@ impl HaProxy {
     }
 
     /// Where it listens, on the loopback address.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -79,9 +79,14 @@ impl HaProxy {
         Ok(())
     }
 
+    /// Requests that it sent and got no answer to: it sends them again, or gives them up.
+    pub(crate) fn failed_exchanges(&self) -> Result<u64> {
+        Ok(self.server()?.count("wretr")? + self.server_aborts())
+    }
+
     /// Requests upon which the server's end closed or reset the connection, by the log: whether HAProxy then answered 502
     /// or closed as well.
-    pub(super) fn server_aborts(&self) -> u64 {
+    pub(crate) fn server_aborts(&self) -> u64 {
         self.log()
             .lines()
             .filter(|line| termination(line).is_some_and(|state| state.starts_with('S')))
@@ -89,17 +94,17 @@ impl HaProxy {
     }
 
     /// A line for each request, with how its session ended.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// What it says of its server.
-    pub(super) fn server(&self) -> Result<Statistics> {
+    pub(crate) fn server(&self) -> Result<Statistics> {
         self.statistics("upstream,only,")
     }
 
     /// What it says of its clients: what it answers by itself counts here alone.
-    pub(super) fn clients(&self) -> Result<Statistics> {
+    pub(crate) fn clients(&self) -> Result<Statistics> {
         self.statistics("clients,FRONTEND,")
     }
 
@@ -121,7 +126,7 @@ fn termination(line: &str) -> Option<&str> {
 
 /// One line of `show stat`, by column.
 #[derive(Debug)]
-pub(super) struct Statistics(BTreeMap<String, String>);
+pub(crate) struct Statistics(BTreeMap<String, String>);
 
 impl Statistics {
     fn read(table: &str, line: &str) -> Option<Self> {
@@ -132,7 +137,7 @@ impl Statistics {
     }
 
     /// A column's number.
-    pub(super) fn count(&self, column: &str) -> Result<u64> {
+    pub(crate) fn count(&self, column: &str) -> Result<u64> {
         let value = self.0.get(column).with_context(|| format!("HAProxy has no column {column}"))?;
         value.parse().with_context(|| format!("{column} is no number: {value}"))
     }

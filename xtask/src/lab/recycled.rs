@@ -1,0 +1,79 @@
+//! Workers that are too few, or are replaced while they have requests.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::Times;
+use crate::{
+    account::Account,
+    daemon::watch::{Verdict, Watch},
+    interrupt,
+    test::software::queue,
+    traffic::{
+        SETTLE,
+        nginx::Nginx,
+        php::PhpFpm,
+        requests::{PATIENT, at_once},
+    },
+};
+
+/// What PHP-FPM is told to keep waiting.
+const BACKLOG: u64 = 16;
+/// How often a worker is ended.
+const ROUNDS: u32 = 6;
+/// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
+const APART: Duration = Duration::from_millis(100);
+
+/// As many requests as PHP-FPM has workers, and more than may wait.
+pub(super) fn max_children(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+    let pool = format!("pm = ondemand\npm.max_children = 2\nlisten.backlog = {BACKLOG}");
+    let mut php = PhpFpm::start(&pool)?;
+    let nginx = php.nginx()?;
+    let front = (nginx.port(), php.port());
+    let told = queue::fill(binary, account, front, "/?10000", &php.name()?, BACKLOG)?;
+    told.of_kind("pool")?.advises("PHP-FPM", "pm.max_children")?;
+    php.check()?;
+    ensure!(php.log().contains("max_children"), "PHP-FPM did not reach pm.max_children: {}", php.log());
+    Ok(())
+}
+
+/// PHP-FPM ends workers whose request takes too long, again and again.
+pub(super) fn terminated(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+    let pool = "pm = static\npm.max_children = 4\nrequest_terminate_timeout = 1s";
+    let mut php = PhpFpm::start(pool)?;
+    let nginx = php.nginx()?;
+    let watch = Watch::begin(binary)?;
+    for _ in 0..ROUNDS {
+        at_once(nginx.port(), &["/?10"; 2], PATIENT);
+        interrupt::pause(APART)?;
+        at_once(nginx.port(), &["/?8000"; 2], PATIENT);
+    }
+    php.check()?;
+    interrupt::pause(SETTLE)?;
+    let verdict = watch.verdict_on(account, php.port())?;
+    compare(account, &verdict, &nginx)?;
+    verdict.only("closes_before_answering", "nginx").map(drop)
+}
+
+/// Requests that no answer came to, by both counts.
+fn compare(account: &mut Account, verdict: &Verdict, nginx: &Nginx) -> Result<()> {
+    let seen = nginx.seen()?;
+    account.table(
+        &["measured", ""],
+        [
+            vec!["requests".into(), seen.answers.all.to_string()],
+            vec!["answered 502".into(), seen.answers.bad_gateway.to_string()],
+        ],
+    );
+    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
+    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
+    let failed = seen.failures.all();
+    account.same(
+        "requests without an answer; failures in nginx's error log",
+        verdict.failed("nginx")?,
+        failed,
+    )?;
+    ensure!(failed > 0, "no worker was ended with a request in it");
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Connections that are not kept, or too few, or for too long.
+
+use crate::lab::{
+    mistakes, race,
+    scenario::{Play, Scenario},
+    software::Software::{Gunicorn, Nginx, Node},
+    unkept,
+};
+
+/// These scenarios.
+pub(super) static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "no-keep-alive",
+        case: 5,
+        title: "200 requests a second without upstream keep-alive, and with it.",
+        setup: "nginx and Node.js in a network namespace, at an address that is not of the loopback net. Ten clients keep the \
+                rate over a Unix socket, so that the namespace's own counters are those of nginx's connections alone.",
+        software: &[Nginx, Node],
+        scaled: "12 s of traffic, both runs at one time. TIME_WAIT is the kernel's 60 s, which nothing scales.",
+        real: Some("75 s of traffic, one run after the other: TIME_WAIT holds all of the last 60 s."),
+        expected: &[&["keep_alive_not_in_effect"], &[]],
+        play: Play::Lab(unkept::before_and_after),
+    },
+    Scenario {
+        name: "ports-used-up",
+        case: 5,
+        title: "The range of local ports is used up, and connect() fails with EADDRNOTAVAIL.",
+        setup: "The same nginx with 300 local ports and 20 requests a second: first it is told for how long they last, then \
+                that there are none.",
+        software: &[Nginx, Node],
+        scaled: "300 ports for 28,232; TIME_WAIT is not scaled.",
+        real: None,
+        expected: &[&["ports_running_out", "keep_alive_not_in_effect"]],
+        play: Play::Findings("local ports used up"),
+    },
+    Scenario {
+        name: "http-1.0",
+        case: 6,
+        title: "`keepalive` without `proxy_http_version 1.1`: nginx asks by HTTP/1.0, and nothing is kept.",
+        setup: "nginx in front of Node.js, which closes nothing by itself; groups of 4 requests for 13 s.",
+        software: &[Nginx, Node],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&["keep_alive_not_in_effect"]],
+        play: Play::Long(mistakes::http_1_0, "keep-alive not in effect"),
+    },
+    Scenario {
+        name: "connection-close",
+        case: 6,
+        title: "`keepalive` without `proxy_set_header Connection \"\"`: nginx sends `Connection: close`, and nothing is kept.",
+        setup: "As above, by HTTP/1.1.",
+        software: &[Nginx, Node],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&["keep_alive_not_in_effect"]],
+        play: Play::Lab(mistakes::connection_close),
+    },
+    Scenario {
+        name: "four-workers",
+        case: 6,
+        title: "`keepalive 4` for four workers at 200 requests a second: room for a part of the connections only.",
+        setup: "nginx with four workers in front of Node.js, which closes nothing by itself; groups of 20 requests, ten a second, \
+                for 13 s.",
+        software: &[Nginx, Node],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&["keep_alive_not_in_effect"]],
+        play: Play::Lab(mistakes::four_workers),
+    },
+    Scenario {
+        name: "pool-120s",
+        case: 6,
+        title: "`keepalive_timeout 120s` before an upstream that closes much sooner.",
+        setup: "As `node-default`.",
+        software: &[Nginx, Node],
+        scaled: "Node.js 1 s (2 s with its buffer) for 5 s, nginx's pool 24 s for 120 s.",
+        real: None,
+        expected: &[&["keep_alive_race"]],
+        play: Play::Long(race::two_minutes, "keep-alive race, mended at either end"),
+    },
+    Scenario {
+        name: "one-of-two",
+        case: 6,
+        title: "Two upstream blocks, of which one has no `keepalive`.",
+        setup: "nginx in front of two Node.js, which close nothing by themselves; the same requests to both.",
+        software: &[Nginx, Node],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&["one_upstream_without_keep_alive"]],
+        play: Play::Findings("one upstream without keep-alive"),
+    },
+    Scenario {
+        name: "small-pool",
+        case: 6,
+        title: "Room for two idle connections where ten are used at a time.",
+        setup: "nginx in front of Node.js: a rush, a pause in which nginx closes what is idle, another rush. Then with what triage \
+                prints: nothing is wrong.",
+        software: &[Nginx, Node],
+        scaled: "nginx's pool 10.5 s for 60 s.",
+        real: None,
+        expected: &[&["pool_too_small"], &[]],
+        play: Play::Findings("pool too small"),
+    },
+    Scenario {
+        name: "long-requests",
+        case: 6,
+        title: "Long-running requests fill a small pool of threads.",
+        setup: "nginx in front of gunicorn with 4 threads; requests of 2 s come one a second, then five a second. Then with as many \
+                threads as triage prints: nothing is wrong.",
+        software: &[Nginx, Gunicorn],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&["pool"], &[]],
+        play: Play::Software("a pool fills up"),
+    },
+];
