@@ -154,11 +154,13 @@ impl Built {
         let check = check.then(|| step(CHECK, &self.finwatch, words(&["check", "--json"])));
         let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
         let alone = words(&["--color", "never", "--test-threads", "1", MACHINE]);
+        // As on every host; the kernel leaves it down.
+        let loopback = step("loopback", Path::new("/bin/sh"), words(&["-c", "ip link set lo up"]));
         let tests = [step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
         Plan {
             directory: host::root().join("monitor").to_string_lossy().into_owned(),
             environment: variables.into_iter().map(own).collect(),
-            steps: check.into_iter().chain(tests).collect(),
+            steps: [loopback].into_iter().chain(check).chain(tests).collect(),
         }
     }
 }
