@@ -14,6 +14,7 @@ mod setup;
 mod soak;
 mod test;
 mod traffic;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,11 @@ enum Task {
     /// A process of `soak`'s
     #[command(hide = true)]
     SoakLoad(soak::load::Args),
+    /// Runs the kernel tests on other kernels, each in a virtual machine
+    Vm(vm::Args),
+    /// The first process of a virtual machine of `vm`
+    #[command(hide = true)]
+    Guest,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::command(&args).map(done),
         Task::Soak(args) => soak::command(&args).map(done),
         Task::SoakLoad(args) => soak::load::command(&args).map(done),
+        Task::Vm(args) => vm::command(&args),
+        Task::Guest => vm::guest::main(),
     });
     match outcome {
         Ok(code) => code,

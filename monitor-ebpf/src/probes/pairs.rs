@@ -128,7 +128,7 @@ impl Pair {
     #[inline(always)]
     pub fn slot(&self) -> u32 {
         // SAFETY: entries are replaced only by the agent, after an hour without sockets.
-        match unsafe { PAIR_INDEX.get(self.key) } {
+        match unsafe { PAIR_INDEX.get(&self.key) } {
             Some(slot) => *slot,
             None => self.new_slot(),
         }
@@ -138,7 +138,7 @@ impl Pair {
     #[inline(always)]
     pub fn known_slot(&self) -> u32 {
         // SAFETY: as in `slot`.
-        match unsafe { PAIR_INDEX.get(self.key) } {
+        match unsafe { PAIR_INDEX.get(&self.key) } {
             Some(slot) => *slot,
             None => self.folded_slot(),
         }
@@ -156,7 +156,7 @@ impl Pair {
         // SAFETY: as above.
         unsafe { (*record).owner = bucket };
         mark_in_use(record);
-        match PAIR_INDEX.insert(self.key, slot, u64::from(BPF_NOEXIST)) {
+        match PAIR_INDEX.insert(&self.key, slot, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 charge(bucket);
                 slot
@@ -173,7 +173,7 @@ impl Pair {
         // A full queue is impossible: it has room for every slot.
         let _ = FREE_SLOTS.push(slot, 0);
         // SAFETY: as in `slot`.
-        match unsafe { PAIR_INDEX.get(self.key) } {
+        match unsafe { PAIR_INDEX.get(&self.key) } {
             Some(slot) => *slot,
             None => self.fold(),
         }

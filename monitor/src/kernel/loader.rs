@@ -38,7 +38,7 @@ use super::{
 /// Where the kernel publishes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The eBPF object, built by `build.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/finwatch-probes"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/finwatch-probes"));
 const MAPPED_V4_PREFIX: u32 = 96;
 
 /// What the programs are told, and how large their tables are.

@@ -18,5 +18,7 @@ pub mod rights;
 pub mod rounds;
 pub mod snapshots;
 pub mod sock_diag;
+#[cfg(test)]
+mod stack;
 mod visit;
 pub mod walker;

@@ -15,6 +15,7 @@ mod levels_filters;
 mod levels_netlink;
 mod lifecycle;
 mod limits;
+mod machine;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
 mod names;

@@ -65,7 +65,7 @@ fn opened(text: &str) -> BTreeMap<String, String> {
     let mut opened = BTreeMap::new();
     for sample in samples.filter(|sample| sample.name() == "finwatch_connections_opened_total") {
         let label = |name: &str| {
-            sample.labels().iter().find(|label| label.name == name).map(|label| label.value.to_string())
+            sample.labels().iter().find(|label| label.name == name).map(|label| label.value.clone())
         };
         if label("side").as_deref() == Some("proxy") && label("upstream") == Some(format!("127.0.0.1:{PORT}"))
         {
@@ -143,7 +143,9 @@ fn a_terminal_shows_them_and_does_nothing_else() {
     in_namespace(|| {
         let daemon = Daemon::isolated(&[]);
         let listener = listen(local(1, PORT));
-        NAMES.iter().for_each(|name| open_and_close_as(name, &listener));
+        for name in NAMES {
+            open_and_close_as(name, &listener);
+        }
         let tmux = Tmux::start(120, 40);
         start(&tmux, &daemon);
         tmux.shows("a row for every name", |screen| {

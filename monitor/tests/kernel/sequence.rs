@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
@@ -141,6 +142,7 @@ fn run_one(sequence: &Sequence, family: Family) -> Real {
 /// What is not as it should be, by family and end; empty when all is.
 fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> String {
     let text = daemon::shared().text();
+    let by_upstream = by_upstream(&text);
     let records = daemon::shared().incidents();
     let name = process_name();
     let mut wrong = Vec::new();
@@ -153,8 +155,7 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             }
         };
         let upstream = real.upstream.to_string();
-        let label = format!("upstream=\"{upstream}\"");
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains(&label)).collect();
+        let lines = by_upstream.get(upstream.as_str()).map_or(&[][..], Vec::as_slice);
         let scrape = Scrape::parse(&lines.join("\n"));
         let remote = real.remote.to_string();
         for end in sequence.ends {
@@ -187,24 +188,34 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             }
         }
     }
-    wrong.extend(strangers(&text));
+    wrong.extend(strangers(&by_upstream));
     wrong.join("\n")
 }
 
+/// The lines of each upstream.
+fn by_upstream(text: &str) -> BTreeMap<&str, Vec<&str>> {
+    const LABEL: &str = "upstream=\"";
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        let Some(at) = line.find(LABEL).map(|at| at + LABEL.len()) else { continue };
+        let upstream = line[at..].split('"').next().unwrap_or_default();
+        found.entry(upstream).or_default().push(line);
+    }
+    found
+}
+
 /// Pairs of the crafted networks at ports that no sequence uses: the two ends taken for each other.
-fn strangers(text: &str) -> Vec<String> {
+fn strangers(by_upstream: &BTreeMap<&str, Vec<&str>>) -> Vec<String> {
     let ours = [Family::V4, Family::V6].map(|family| match address(family, 0) {
-        IpAddr::V4(net) => format!("upstream=\"{}", net.to_string().trim_end_matches('0')),
-        IpAddr::V6(net) => format!("upstream=\"[{net}"),
+        IpAddr::V4(net) => net.to_string().trim_end_matches('0').to_owned(),
+        IpAddr::V6(net) => format!("[{net}"),
     });
     let mut wrong = Vec::new();
-    for line in text.lines() {
-        let Some(at) = ours.iter().find_map(|net| line.find(net.as_str()).map(|at| at + net.len())) else {
-            continue;
-        };
-        let port = line[at..].split('"').next().and_then(|rest| rest.rsplit(':').next()?.parse::<u16>().ok());
-        if port.is_none_or(|port| !trace::PORTS.contains(&port)) {
-            wrong.push(format!("a series that must not be: {line}"));
+    for (upstream, lines) in by_upstream {
+        let port = upstream.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        let is_ours = ours.iter().any(|net| upstream.starts_with(net.as_str()));
+        if is_ours && port.is_none_or(|port| !trace::PORTS.contains(&port)) {
+            wrong.push(format!("a series that must not be: {}", lines[0]));
         }
     }
     wrong

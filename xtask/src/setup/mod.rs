@@ -18,7 +18,7 @@ use self::{
     subcommand::{DEB, DENY, Subcommand},
     toolchain::{Linker, Toolchain},
 };
-use crate::{host, process};
+use crate::{host, process, vm::machine};
 
 /// Compiling bpf-linker, on a slow machine.
 const LINKER_LIMIT: Duration = Duration::from_mins(30);
@@ -155,6 +155,8 @@ impl Plan {
             program("mmdebstrap", "mmdebstrap", "makes a Debian in which the package is installed");
             program("systemd-nspawn", "systemd-container", "boots it");
             program("lintian", "lintian", "judges the package");
+            program(machine::QEMU, "qemu-system-x86", "boots other kernels, emulating a processor for each");
+            program("xz", "xz-utils", "unpacks their modules");
             program(
                 "dockerd",
                 "docker.io",

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Tally> {
 }
 
 /// The figures of `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.
-fn result(line: &str) -> Option<Tally> {
+pub(crate) fn result(line: &str) -> Option<Tally> {
     let figures = line.trim().strip_prefix("test result: ")?.split_once(". ")?.1;
     let of = |name: &str| {
         let part = figures.split("; ").find_map(|part| part.strip_suffix(name))?;

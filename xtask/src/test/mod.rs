@@ -23,7 +23,10 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use self::summary::Tally;
+pub(crate) use self::{
+    cargo::{KERNEL, result},
+    summary::Tally,
+};
 use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
     bench,
@@ -31,6 +34,7 @@ use crate::{
     interrupt, lab, process,
     setup::{self, Purpose},
     soak,
+    vm::{self, chosen::MACHINE},
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -55,6 +59,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure(if args.full { Purpose::FullTest } else { Purpose::Test })?;
     let before = Host::now();
     let only = &args.only;
+    let full = args.full;
     let mut run = Run { summary: Summary::default(), ci, full: args.full, only: only.clone() };
 
     run.step("fmt", || one("cargo fmt", &["fmt", "--all", "--check"], MINUTE))?;
@@ -72,7 +77,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
-        cargo::run(&["--package", "finwatch", "--test", cargo::KERNEL], 30 * MINUTE)
+        cargo::run(&["--package", "finwatch", "--test", KERNEL, "--", "--skip", MACHINE], 30 * MINUTE)
     })?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
@@ -84,7 +89,6 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     })?;
     run.played("lab", &lab::tested(), |wanted| lab::run(&host::build_finwatch(Profile::Debug)?, wanted))?;
     let checks = || Ok(prometheus::CHECKS.map(str::to_owned).into());
-    let full = run.full;
     run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
@@ -100,6 +104,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
         run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
+        run.step("kernels", vm::step)?;
     }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 

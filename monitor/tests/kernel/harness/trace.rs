@@ -162,19 +162,17 @@ fn step(line: &str, side: Side, upstream: SocketAddr) -> Option<String> {
         let start = line.find(&format!(" {name}="))? + name.len() + 2;
         line[start..].split(' ').next()
     };
-    let end = |port: &str, v6: &str, v4: &str, both: &str| -> Option<SocketAddr> {
+    // IPv4 is there as IPv6, too; up to 5.14 not every event names the family.
+    let end = |port: &str, v6: &str, both: &str| -> Option<SocketAddr> {
         if let Some(both) = field(both) {
             return both.parse().ok();
         }
-        let ip: IpAddr = match field("family")? {
-            "AF_INET" => field(v4)?.parse().ok()?,
-            _ => field(v6)?.parse().ok()?,
-        };
+        let ip: IpAddr = field(v6)?.parse().ok()?;
         Some(SocketAddr::new(ip.to_canonical(), field(port)?.parse().ok()?))
     };
     let theirs = match side {
-        Side::Upstream => end("sport", "saddrv6", "saddr", "src")?,
-        Side::Proxy => end("dport", "daddrv6", "daddr", "dest")?,
+        Side::Upstream => end("sport", "saddrv6", "src")?,
+        Side::Proxy => end("dport", "daddrv6", "dest")?,
     };
     // A listener's address is the wildcard.
     let ip: IpAddr = theirs.ip().to_canonical();

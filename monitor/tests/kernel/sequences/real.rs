@@ -102,7 +102,7 @@ sequences! {
 }
 
 /// A connection over loopback.
-fn loopback(family: Family, port: u16) -> (TcpStream, TcpStream, Real) {
+pub(crate) fn loopback(family: Family, port: u16) -> (TcpStream, TcpStream, Real) {
     let ip = family.loopback();
     let listener = listen(family, port);
     let proxy = connect(family, ip, port);
@@ -166,7 +166,8 @@ fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-fn exchange(proxy: &mut TcpStream, upstream: &mut TcpStream) {
+/// A request and its answer.
+pub(crate) fn exchange(proxy: &mut TcpStream, upstream: &mut TcpStream) {
     proxy.write_all(&[b'r'; 200]).expect("room to write");
     upstream.read_exact(&mut [0; 200]).expect("the request");
     tick();

@@ -1,0 +1,201 @@
+//! Which of the kernel tests run in a virtual machine, and what they need there.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    image::Image,
+    report::{Plan, Step},
+};
+use crate::{host, process, test::KERNEL};
+
+/// What tests run, beside what this repository builds.
+const PROGRAMS: [&str; 13] =
+    ["sh", "cat", "curl", "env", "install", "ip", "nginx", "nsenter", "setpriv", "sleep", "ss", "tc", "tmux"];
+/// What these read.
+const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
+const TREES: [&str; 2] = ["/etc/nginx", "/lib/terminfo"];
+/// Under this name the guest's environment says that the kernel is a virtual machine's of its own.
+const IN_MACHINE: (&str, &str) = ("FINWATCH_TEST_VM", "1");
+/// Mostly they wait, and waiting costs nothing here.
+const THREADS: &str = "16";
+
+/// The short form: each sequence over each family, and of everything else what touches the kernel in a
+/// way of its own.
+const SHORT: [&str; 9] = [
+    "sequences::",
+    "adoption::old_connections_of_a_proxy",
+    "adoption::old_connections_of_an_upstream",
+    "filters::every_hook_is_attached_whatever_is_filtered",
+    "levels::every_state_of_a_proxy_v6",
+    "levels::every_state_of_an_upstream_v4",
+    "ports::the_same_addresses_in_three_namespaces",
+    "missed_ends::missed_ends_are_closed_in_the_books",
+    "requests::requests_are_counted_exactly",
+];
+
+/// What runs in virtual machines only, and there by itself.
+pub(crate) const MACHINE: &str = "machine::";
+
+/// What a processor that is emulated, and a file system without accounts or units, have no part in: these run on the host.
+const NOT_HERE: [&str; 7] = [
+    // A step of its own.
+    MACHINE,
+    // Node.js takes minutes to start.
+    "requests_nginx::",
+    // Twenty thousand connections each: counted on the host.
+    "volume::twenty_thousand",
+    "five_thousand_active_closes",
+    "busy::",
+    "docs::",
+    // Two hundred namespaces.
+    "namespaces::two_hundred_namespaces",
+];
+
+/// What is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What fits into minutes.
+    Short,
+    /// All that can be.
+    All,
+}
+
+/// What was built for it.
+pub(super) struct Built {
+    test: PathBuf,
+    finwatch: PathBuf,
+}
+
+impl Built {
+    /// Builds the kernel tests, and the daemon that they run.
+    pub(super) fn new() -> Result<Self> {
+        let mut build = host::cargo();
+        build.args([
+            "test",
+            "--package",
+            "finwatch",
+            "--test",
+            KERNEL,
+            "--no-run",
+            "--message-format",
+            "json",
+        ]);
+        let output = build.stderr(Stdio::inherit()).output().context("building the kernel tests")?;
+        ensure!(output.status.success(), "the kernel tests do not build");
+        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(Self {
+            test: executable(&messages, KERNEL, "test")?,
+            finwatch: executable(&messages, "finwatch", "bin")?,
+        })
+    }
+
+    /// The file system in which they run; programs without symbols are written to `directory`.
+    pub(super) fn image(&self, directory: &Path) -> Result<Image> {
+        let mut image = Image::default();
+        for program in PROGRAMS {
+            let path = host::find_program(program).with_context(|| format!("{program} is not installed"))?;
+            image.program(&path)?;
+        }
+        for file in FILES {
+            image.file(Path::new(file))?;
+        }
+        for tree in TREES {
+            image.tree(Path::new(tree))?;
+        }
+        for place in ["/proc", "/sys", "/dev", "/run/netns", "/root", "/var/log/nginx", "/var/lib/nginx"] {
+            image.directory(Path::new(place));
+        }
+        image.shared_directory(Path::new("/tmp"));
+        image.directory(&host::root().join("monitor"));
+        image.tree(&host::root().join("docs"))?;
+        let own = std::env::current_exe().context("finding this program")?;
+        for (path, source) in
+            [(self.test.as_path(), &self.test), (&self.finwatch, &self.finwatch), (Path::new("/init"), &own)]
+        {
+            let name = source.file_name().context("a program's name")?;
+            let stripped = directory.join(name);
+            let mut strip = host::command("strip");
+            process::run("strip", strip.arg("-o").arg(&stripped).arg(source), Duration::from_mins(2))?;
+            image.program_from(path, &stripped)?;
+        }
+        Ok(image)
+    }
+
+    /// What the guest does. Only tests whose names hold `only` run, where that is given; `check` first where its words are
+    /// wanted, too.
+    pub(super) fn plan(&self, extent: Extent, only: Option<&str>, check: bool) -> Plan {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let tests = match (only, extent) {
+            (Some(only), _) => vec![only.to_owned()],
+            (None, Extent::Short) => words(&SHORT),
+            (None, Extent::All) => {
+                NOT_HERE.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]).collect()
+            }
+        };
+        let variables = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("CI", "true"),
+            IN_MACHINE,
+        ];
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let step = |name: &str, path: &Path, arguments| Step {
+            name: name.to_owned(),
+            program: path.to_string_lossy().into_owned(),
+            arguments,
+        };
+        let check = check.then(|| step(CHECK, &self.finwatch, words(&["check", "--json"])));
+        let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
+        let alone = words(&["--color", "never", "--test-threads", "1", MACHINE]);
+        let tests = [step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
+        Plan {
+            directory: host::root().join("monitor").to_string_lossy().into_owned(),
+            environment: variables.into_iter().map(own).collect(),
+            steps: check.into_iter().chain(tests).collect(),
+        }
+    }
+}
+
+/// The step that tells what the kernel offers.
+pub(super) const CHECK: &str = "check";
+/// The step that tests.
+pub(super) const TESTS: &str = "tests";
+/// The step of those tests that set the machine's clock, one after the other.
+pub(super) const ALONE: &str = "alone";
+
+/// Where cargo says that it has put a program.
+fn executable(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {
+    let of_target = |message: &Value| {
+        let target = &message["target"];
+        let is_kind = target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|one| one == kind));
+        (target["name"] == name && is_kind)
+            .then(|| message["executable"].as_str().map(PathBuf::from))
+            .flatten()
+    };
+    let mut messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found = messages.find_map(|message| of_target(&message));
+    found.with_context(|| format!("cargo has built no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_built_is_found() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"finwatch","kind":["lib"]},"executable":null}"#,
+            "\nno JSON\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"finwatch","kind":["bin"]},"executable":"/a/finwatch"}"#,
+        );
+        assert_eq!(executable(messages, "finwatch", "bin").expect("it is there"), Path::new("/a/finwatch"));
+        assert!(executable(messages, "kernel", "test").is_err());
+    }
+}

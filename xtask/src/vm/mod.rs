@@ -1,0 +1,243 @@
+//! `cargo xtask vm`: the kernel tests on other kernels than this host's, each in a virtual machine.
+
+pub(crate) mod chosen;
+mod document;
+pub(crate) mod guest;
+mod image;
+pub(crate) mod machine;
+mod report;
+mod stock;
+mod suites;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use self::{
+    chosen::{ALONE, Built, Extent, TESTS},
+    image::Image,
+    machine::Machine,
+    report::{PLAN, Plan, Report},
+    stock::Stock,
+    suites::{Offer, Suites, missing, series_and_newest},
+};
+use crate::{
+    host, interrupt,
+    setup::{self, Purpose},
+    test::{Tally, result},
+};
+
+/// How many machines run at once.
+const AT_ONCE: usize = 2;
+/// Emulated, on a busy host.
+const LIMIT: Duration = Duration::from_mins(40);
+
+/// Flags of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this kernel: a series (6.1), a version, or a Debian suite; may be given several times
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+    /// Every kernel and every test that can run in a virtual machine, not the short form
+    #[arg(long)]
+    all: bool,
+    /// Only tests whose names hold this text
+    #[arg(long, value_name = "TEXT")]
+    test: Option<String>,
+    /// Writes docs/kernels.md from the results
+    #[arg(long)]
+    document: bool,
+    /// Lists the kernels that there are, and runs nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// What became of one kernel.
+struct Outcome {
+    suite: &'static str,
+    version: String,
+    tally: Tally,
+    report: Report,
+    /// What there is to say about it, beside the figures.
+    told: String,
+}
+
+impl Outcome {
+    fn name(&self) -> String {
+        format!("{} ({})", self.version, self.suite)
+    }
+
+    fn failed(suite: &'static str, version: &str, told: String) -> Self {
+        Self { suite, version: version.to_owned(), tally: Tally::ONE_FAILED, report: Report::default(), told }
+    }
+}
+
+/// `cargo xtask vm`.
+pub(crate) fn command(args: &Args) -> Result<ExitCode> {
+    setup::ensure(Purpose::Test)?;
+    for (program, package) in [(machine::QEMU, "qemu-system-x86"), ("xz", "xz-utils"), ("strip", "binutils")]
+    {
+        ensure!(host::find_program(program).is_some(), "{program} is missing: install {package}");
+    }
+    let suites = Suites::read(directory().join("apt"))?;
+    let (offers, lost) = offers(&suites);
+    let chosen = match (args.kernel.as_slice(), args.all) {
+        ([], true) => offers.clone(),
+        ([], false) => series_and_newest(&offers),
+        (names, _) => chosen(&offers, names)?,
+    };
+    if args.list {
+        for offer in &offers {
+            println!("{:<20} {}", offer.version, offer.suite);
+        }
+        return Ok(if lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let extent = if args.all { Extent::All } else { Extent::Short };
+    let lost = if args.kernel.is_empty() { lost } else { Vec::new() };
+    let outcomes =
+        run_on(&suites, &chosen, |built| built.plan(extent, args.test.as_deref(), args.document), lost)?;
+    let total = outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally);
+    if args.document {
+        ensure!(total.failed == 0, "docs/kernels.md is written only where every test has passed");
+        document::write(&outcomes)?;
+    }
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The step of `cargo xtask test`: the short form.
+pub(crate) fn step() -> Result<Tally> {
+    let suites = Suites::read(directory().join("apt"))?;
+    let chosen = series_and_newest(&offers(&suites).0);
+    let missing = missing(&chosen).into_iter();
+    let lost = missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned()));
+    let outcomes = run_on(&suites, &chosen, |built| built.plan(Extent::Short, None, false), lost.collect())?;
+    Ok(outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally))
+}
+
+fn directory() -> PathBuf {
+    host::target().join("vm")
+}
+
+/// What the suites offer, and which of them offer nothing.
+fn offers(suites: &Suites) -> (Vec<Offer>, Vec<Outcome>) {
+    let mut offers = Vec::new();
+    let mut lost = Vec::new();
+    for (suite, offer) in suites.offers() {
+        match offer {
+            Ok(offer) => offers.push(offer),
+            Err(error) => lost.push(Outcome::failed(suite, "none", format!("cannot be fetched: {error:#}"))),
+        }
+    }
+    (offers, lost)
+}
+
+fn chosen(offers: &[Offer], names: &[String]) -> Result<Vec<Offer>> {
+    let mut chosen = Vec::new();
+    for name in names {
+        match offers.iter().find(|offer| offer.suite == name || offer.is_of(name)) {
+            Some(offer) => chosen.push(offer.clone()),
+            None => bail!("no suite offers the kernel {name}: `cargo xtask vm --list` shows what there is"),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Runs the tests on each kernel, and tells what became of them; `lost` are those that there are not.
+fn run_on(
+    suites: &Suites,
+    offers: &[Offer],
+    plan: impl FnOnce(&Built) -> Plan,
+    lost: Vec<Outcome>,
+) -> Result<Vec<Outcome>> {
+    let programs = directory().join("programs");
+    fs::create_dir_all(&programs).context("making a directory for programs")?;
+    let built = Built::new()?;
+    let (image, plan) = (built.image(&programs)?, plan(&built));
+    for outcome in &lost {
+        tell(outcome, Duration::ZERO);
+    }
+    let outcomes = Mutex::new(lost);
+    let waiting = Mutex::new(offers.iter());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
+                while let Some(offer) = next() {
+                    let since = Instant::now();
+                    let outcome = one(suites, offer, &image, &plan).unwrap_or_else(|error| {
+                        Outcome::failed(offer.suite, &offer.version, format!("{error:#}"))
+                    });
+                    tell(&outcome, since.elapsed());
+                    if let Ok(mut outcomes) = outcomes.lock() {
+                        outcomes.push(outcome);
+                    }
+                }
+            });
+        }
+    });
+    interrupt::check()?;
+    let mut outcomes = outcomes.into_inner().ok().context("a machine's thread has panicked")?;
+    outcomes.sort_by_key(|outcome| offers.iter().position(|offer| offer.suite == outcome.suite));
+    Ok(outcomes)
+}
+
+/// Boots one kernel and runs the plan on it.
+fn one(suites: &Suites, offer: &Offer, image: &Image, plan: &Plan) -> Result<Outcome> {
+    let stock = Stock::get(suites, offer, &directory().join("kernels"))
+        .with_context(|| format!("the kernel {} of {} cannot be fetched", offer.version, offer.suite))?;
+    let mut image = image.clone();
+    for module in &stock.modules {
+        let name = module.file_name().context("a module's name")?;
+        image.copy(&PathBuf::from(guest::MODULES).join(name), module);
+    }
+    image.text(PLAN.as_ref(), serde_json::to_string(plan).context("writing the plan")?);
+    let machine = Machine::new(directory().join("machines").join(offer.suite))?;
+    image.write(&machine.image())?;
+    let report = machine.run(&stock.kernel, LIMIT)?;
+    fs::remove_file(machine.image()).context("removing what was booted")?;
+    Ok(judge(offer, report, &machine))
+}
+
+fn judge(offer: &Offer, report: Report, machine: &Machine) -> Outcome {
+    let mut tally = Tally::default();
+    let mut told = String::new();
+    if report.release.is_none() {
+        told = format!("it has not come up:\n{}", machine.last_words());
+    }
+    for name in [TESTS, ALONE] {
+        let (status, output) = report.step(name);
+        let counted = output.lines().find_map(result);
+        tally = tally + counted.unwrap_or_default();
+        if status != Some(0) || counted.is_none() {
+            told = format!("{told}{output}");
+        }
+        if status.is_none() {
+            told = format!("{told}it has not gone on:\n{}", machine.last_words());
+        }
+    }
+    // What did not come to its end, and tests none of which ran, count as one failure.
+    if tally.failed == 0 && (!told.is_empty() || tally.passed == 0) {
+        tally.failed = 1;
+    }
+    Outcome { suite: offer.suite, version: offer.version.clone(), tally, report, told }
+}
+
+fn tell(outcome: &Outcome, took: Duration) {
+    let Tally { passed, failed, skipped } = outcome.tally;
+    let release = outcome.report.release.as_deref().unwrap_or("?");
+    if !outcome.told.is_empty() {
+        eprintln!("FAILED: kernel {}: {}", outcome.name(), outcome.told);
+    }
+    println!(
+        "kernel {}, {release}: {passed} passed, {failed} failed, {skipped} skipped in {} s",
+        outcome.name(),
+        took.as_secs()
+    );
+}
