@@ -269,7 +269,7 @@ async fn shutdown_waits_for_nobody_for_longer_than_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_under_way_is_finished_at_shutdown() {
-    let server = Server::ready(200);
+    let server = Server::ready(50);
     let mut stream = request(server.address, "GET /metrics HTTP/1.1").await;
     let mut begun = vec![0; 64];
     stream.read_exact(&mut begun).await.expect("the beginning");
