@@ -169,7 +169,7 @@ mod tests {
             Course((0..120).map(|second| Usage { threads: threads(second), ..Usage::default() }).collect())
         };
         assert_eq!(course(|second| 5 + second % 7).growth(0), Vec::<String>::new());
-        assert_eq!(course(|second| 5 + second / 10 + second % 7).growth(0).len(), 1);
+        assert_eq!(course(|second| 5 + second / 5 + second % 7).growth(0).len(), 1);
     }
 
     #[test]

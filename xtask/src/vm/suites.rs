@@ -21,7 +21,6 @@ const SERIES: [&str; 3] = ["5.10", "6.1", "6.12"];
 const NEWEST: &str = "linux-image-cloud-amd64";
 /// What a kernel is made of; from 6.19 on in several packages.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
-const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -57,7 +56,8 @@ impl Suites {
     pub(super) fn read(directory: PathBuf) -> Result<Self> {
         fs::create_dir_all(directory.join("lists/partial")).context("making a directory for apt")?;
         fs::create_dir_all(directory.join("cache/archives/partial")).context("making a directory for apt")?;
-        let sources = SUITES.map(|suite| format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"));
+        let mirror = mirror().context("apt knows no mirror of Debian: other kernels come from there")?;
+        let sources = SUITES.map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"));
         fs::write(directory.join("sources.list"), sources.concat()).context("writing apt's sources")?;
         let suites = Self { directory };
         process::run("apt-get update", suites.apt("apt-get").args(["-q", "update"]), LIMIT)?;
@@ -120,6 +120,13 @@ impl Suites {
         }
         apt
     }
+}
+
+/// Where this host's own sources have Debian from.
+fn mirror() -> Option<String> {
+    let mut targets = host::command("apt-get");
+    targets.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"]);
+    process::output(&mut targets)?.lines().find_map(|line| line.strip_prefix("Debian ").map(str::to_owned))
 }
 
 impl Offer {
