@@ -10,7 +10,8 @@ use aya::{
 use finwatch_ebpf::wire::{CONN_PROXY, ClosedKey, ClosedSet, Settings};
 
 use super::{
-    loader::{KernelError, Options, typed},
+    error::KernelError,
+    loader::{Options, typed},
     mapped::Tables,
     processes::Processes,
     sock_diag::{Kind, list},

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod btf;
 pub mod dumper;
+pub mod error;
 pub mod expiry;
 pub mod hooks;
 pub mod listeners;

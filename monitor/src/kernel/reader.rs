@@ -6,11 +6,7 @@ use aya::Ebpf;
 use finwatch_ebpf::wire::Settings;
 
 use super::{
-    dumper::Dumper,
-    loader::{KernelError, Options},
-    mapped::Tables,
-    processes::Processes,
-    walker::Walker,
+    dumper::Dumper, error::KernelError, loader::Options, mapped::Tables, processes::Processes, walker::Walker,
 };
 use crate::model::{levels::Walked, port_range::PortRange};
 

@@ -15,7 +15,8 @@ use aya::{
 use finwatch_ebpf::{levels::MAX_NAMESPACES, wire::PairKey};
 
 use super::{
-    loader::{KernelError, Options, host_netns, own_netns, typed},
+    error::KernelError,
+    loader::{Options, host_netns, own_netns, typed},
     mapped::Tables,
     missed::Missed,
     namespaces::{Facts, Home, scan},

@@ -15,7 +15,7 @@ use finwatch_ebpf::levels::{
 };
 
 use super::{
-    loader::KernelError,
+    error::KernelError,
     mapped::{Array, Tables},
 };
 use crate::model::{levels::Walked, port_range::PortRange, source::PairSource as _};
