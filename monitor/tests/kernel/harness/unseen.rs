@@ -14,8 +14,9 @@ pub(crate) fn watch() {
         let threads = fs::read_dir("/proc/1/task").ok()?.flatten();
         let ids: Vec<String> =
             threads.map(|thread| thread.file_name().to_string_lossy().into_owned()).collect();
-        // Threads that it starts later, too.
+        // Threads that it starts later, too; what processes it starts is told apart by their numbers.
         instance.set("trace_options", "event-fork")?;
+        instance.set("trace_options", "record-tgid")?;
         instance.set("set_event_pid", &ids.join(" "))?;
         instance.set("events/sock/inet_sock_set_state/enable", "1")?;
         Some(instance)
@@ -25,5 +26,12 @@ pub(crate) fn watch() {
 /// Those so far, as the kernel traces them.
 pub(crate) fn transitions() -> Vec<String> {
     let text = LANDED.get().and_then(|instance| instance.as_ref()?.text()).unwrap_or_default();
-    text.lines().filter(|line| line.contains(" inet_sock_set_state: ")).map(str::to_owned).collect()
+    text.lines().filter(|line| is_of_init(line)).map(str::to_owned).collect()
+}
+
+/// A line begins with `name-5 (      1) [000]`: a thread, its process, or dashes where that is not known.
+fn is_of_init(line: &str) -> bool {
+    let process = line.split_once(") [").and_then(|(start, _)| Some(start.rsplit_once('(')?.1.trim()));
+    process.is_some_and(|process| process == "1" || process.starts_with('-'))
+        && line.contains(" inet_sock_set_state: ")
 }
