@@ -11,7 +11,7 @@ mod races;
 mod silence;
 mod unreached;
 
-use std::{path::Path, thread, time::Instant};
+use std::{path::Path, thread};
 
 use anyhow::{Context as _, Result};
 
@@ -75,20 +75,5 @@ pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
 }
 
 fn play(binary: &Path, (name, scenario): &(&str, Scenario)) -> Tally {
-    if interrupt::seen() {
-        return Tally::default();
-    }
-    let start = Instant::now();
-    let outcome = scenario(binary, &mut Account::default());
-    let seconds = start.elapsed().as_secs_f64();
-    match outcome {
-        Ok(()) => {
-            println!("ok: {name} ({seconds:.1} s)");
-            Tally::ONE_PASSED
-        }
-        Err(error) => {
-            eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
-            Tally::ONE_FAILED
-        }
-    }
+    Tally::of(name, || scenario(binary, &mut Account::default()))
 }
