@@ -227,7 +227,10 @@ fn failed_connect(conn: &Connection, ev: &Evidence) -> Death {
         (Cause::NoLocalPort, Counter::ConnectNoLocalPort)
     } else if !syn_queued {
         (Cause::ConnectFailed, Counter::ConnectOther)
-    } else if is_icmp_error(ev.err) {
+    } else if is_icmp_error(ev.err) || (ev.err == 0 && ev.error_queued) {
+        // The kernel queues the ICMP error and wakes the application before it sets `sk_err` and ends the socket, and it
+        // leaves the socket open where the application is still in connect(): the error may have been read by now.
+        // <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_ipv4.c#L600-L620>
         (Cause::Unreachable, Counter::ConnectUnreachable)
     } else if ev.err == ETIMEDOUT || (ev.err == 0 && ev.total_retrans > 0) {
         (Cause::ConnectTimeout, Counter::ConnectTimeout)

@@ -47,6 +47,8 @@ pub struct Evidence {
     pub dead: bool,
     /// `SOCK_DONE`: the peer's FIN came.
     pub done: bool,
+    /// `sk_error_queue` is not empty: of a socket that is connecting, an ICMP error waits there.
+    pub error_queued: bool,
 }
 
 impl Evidence {

@@ -76,6 +76,8 @@ fields! {
     substate = "inet_timewait_sock", "tw_substate";
     /// Held while a segment is handled, or put into the backlog.
     slock = "sock", "sk_lock.slock";
+    /// How many errors wait to be read with their packets.
+    error_queue = "sock", "sk_error_queue.qlen";
     /// The first segment that came while the application had the socket locked.
     backlog = "sock", "sk_backlog.head";
     /// Local port, network byte order; kept after the end.

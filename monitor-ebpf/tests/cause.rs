@@ -290,6 +290,13 @@ fn failed_connects() {
     );
     assert_eq!(fail(false, Evidence { total_retrans: 1, ..sent }, false).cause, Cause::ConnectTimeout);
     assert_eq!(fail(false, sent, false).cause, Cause::Abandoned);
+    let read_already = Evidence { error_queued: true, ..sent };
+    assert_eq!(fail(false, read_already, false).cause, Cause::Unreachable);
+    assert_eq!(fail(false, Evidence { total_retrans: 1, ..read_already }, false).cause, Cause::Unreachable);
+    assert_eq!(
+        fail(false, Evidence { err: ETIMEDOUT, total_retrans: 6, ..read_already }, false).cause,
+        Cause::ConnectTimeout
+    );
     assert_eq!(fail(false, Evidence { snd_nxt: 7, ..sent }, false).cause, Cause::ConnectFailed);
     assert_eq!(fail(false, fresh, false).cause, Cause::NoLocalPort);
     assert_eq!(fail(true, fresh, false).cause, Cause::ConnectFailed);
@@ -335,13 +342,13 @@ prop_compose! {
     fn any_evidence()(
         seqs in any::<[u32; 5]>(), times in any::<[u32; 3]>(), segments in 0..4u32, retrans in 0..3u32,
         bytes in prop::array::uniform3(0..400u64), err in prop::sample::select(vec![0, 32, 101, 103, 104, 110, 111, 113]),
-        linger2 in -1..2i32, local_port in any::<u16>(), shutdown in 0..4u8, dead in any::<bool>(), done in any::<bool>(),
+        linger2 in -1..2i32, local_port in any::<u16>(), shutdown in 0..4u8, [dead, done, error_queued] in any::<[bool; 3]>(),
     ) -> Evidence {
         Evidence {
             now: times[0], hz: HZ, write_seq: seqs[0], snd_nxt: seqs[1], snd_una: seqs[2], rcv_nxt: seqs[3],
             copied_seq: seqs[4], lsndtime: times[1], lrcvtime: times[2], data_segs_in: segments, total_retrans: retrans,
             bytes_sent: bytes[0], bytes_retrans: bytes[1], bytes_received: bytes[2], err, linger2, local_port, shutdown,
-            dead, done,
+            dead, done, error_queued,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Setting up, running, testing, packaging and measuring finwatch.
 
 mod account;
+mod archive;
 mod bench;
 mod daemon;
 mod demo;

@@ -310,6 +310,7 @@ impl Tcp {
             shutdown: load(self.0, offset!(shutdown)),
             dead: flags & SOCK_DEAD != 0,
             done: flags & SOCK_DONE != 0,
+            error_queued: load::<u32>(self.0, offset!(error_queue)) != 0,
         }
     }
 }

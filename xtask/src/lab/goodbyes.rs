@@ -11,6 +11,7 @@ use crate::{
     interrupt,
     traffic::{
         POOL, SETTLE, Stage,
+        grpc::{Calls, Grpc},
         haproxy::HaProxy,
         nginx::Nginx,
         node::{IdleTimeout, Node, Server},
@@ -30,6 +31,8 @@ const ROUNDS: usize = 4;
 const ENOUGH: u64 = 4;
 const ENOUGH_BURSTS: u32 = 6;
 const LIMIT: Duration = Duration::from_secs(40);
+/// How long gRPC's clients call: some lives of a connection.
+const CALLS: Duration = Duration::from_secs(9);
 
 /// Node.js with a key and a certificate of its own.
 fn tls(keep_alive: Duration) -> Result<Node> {
@@ -77,12 +80,44 @@ pub(super) fn tls_in_order(binary: &Path, _: Times, account: &mut Account) -> Re
     rounds(binary, account, &node, &Nginx::in_front(&[proxy])?)
 }
 
-/// nginx's gRPC before an upstream that says GOAWAY on idle connections.
+/// grpcio's clients before its server, which says GOAWAY on connections of a certain age.
 pub(super) fn grpc(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
-    let node = Node::serve(&Server::h2(SHORT))?;
-    let mut proxy = Proxy::grpc(node.address());
-    proxy.upstream("keepalive 32; keepalive_timeout 24s;");
-    rounds(binary, account, &node, &Nginx::in_front(&[proxy])?)
+    let server = Grpc::start(SHORT)?;
+    let watch = Watch::begin_at(binary, server.port())?;
+    let calls = Grpc::call(server.port(), CALLS)?;
+    compare_calls(account, &watch, server, "python3", &calls)
+}
+
+/// nginx's gRPC between them.
+pub(super) fn grpc_pass(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+    let server = Grpc::start(SHORT)?;
+    let nginx = server.nginx(12 * SHORT)?;
+    let watch = Watch::begin_at(binary, server.port())?;
+    let calls = Grpc::call(nginx.port(), CALLS)?;
+    compare_calls(account, &watch, server, "nginx", &calls)?;
+    expect("failures in nginx's error log", nginx.seen()?.failures.all(), 0)
+}
+
+/// All calls were answered, on as many connections as the server says, which it closed all.
+fn compare_calls(
+    account: &mut Account,
+    watch: &Watch,
+    mut server: Grpc,
+    proxy: &str,
+    calls: &Calls,
+) -> Result<()> {
+    // The age that a connection may have, and as long again.
+    interrupt::pause(2 * SHORT + SETTLE)?;
+    let verdict = watch.verdict_on(account, server.port())?;
+    let [had, connections] = server.told()?;
+    expect("calls the server had; answered and failed by the clients", had, calls.answered + calls.failed)?;
+    account.same("calls without an answer; those that failed by the clients", verdict.failed(proxy)?, calls.failed)?;
+    let opened = verdict.count(proxy, "connections_opened_total", None)?;
+    account.same("connections opened; those the server had calls on", opened, connections)?;
+    ensure!(connections > 2 * AT_ONCE as u64, "only {connections} connections: GOAWAY was not said");
+    account.table(&["measured", ""], [vec!["calls".into(), had.to_string()]]);
+    closes(account, &verdict.pair(proxy)?["counts"]);
+    Ok(())
 }
 
 /// Requests, each group left idle until one end has closed: none is lost, as nginx says.

@@ -63,9 +63,7 @@ fn play(
     let mut proxy = Proxy::to(node.address());
     proxy.upstream(upstream);
     proxy.location(location);
-    let nginx = Nginx::start(workers, |port| {
-        Proxy::http(std::slice::from_ref(&proxy), &format!("127.0.0.1:{port}"))
-    })?;
+    let nginx = Nginx::with_workers(workers, &[proxy])?;
     let watch = Watch::begin_at(binary, node.port())?;
     until(Instant::now() + TRAFFIC, PACE, || at_once(nginx.port(), "/ok", group))?;
     interrupt::pause(SETTLE)?;

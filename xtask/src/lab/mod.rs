@@ -23,16 +23,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 pub(crate) use self::scenario::Times;
-use self::{page::Entry, record::Record, scenario::Scenario, scenarios::all};
+use self::{
+    page::Entry,
+    record::Record,
+    scenario::{Run, Scenario},
+    scenarios::all,
+};
 use crate::{
     account::Account,
     host::{self, Profile},
     interrupt,
-    setup::{self, Purpose},
+    setup::{self, Purpose, newer_nginx},
     test::Tally,
+    traffic::nginx::Chosen,
 };
 
 /// Scenarios that the test command plays at a time: they mostly wait.
@@ -46,6 +52,9 @@ pub(crate) struct Args {
     /// Play those that have them with the timeouts of the field, which takes minutes for each
     #[arg(long)]
     true_times: bool,
+    /// Play those of nginx that have it with the newest one that Debian has, which is not installed
+    #[arg(long, conflicts_with = "true_times")]
+    newer_nginx: bool,
     /// Only name the scenarios
     #[arg(long)]
     list: bool,
@@ -57,8 +66,10 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     if args.list {
         for scenario in wanted {
             println!("{:>2}  {:<24} {}", scenario.case, scenario.name, scenario.title);
-            if scenario.real.is_some() {
-                println!("{:28} also with --true-times", "");
+            for (run, flag) in [(Run::Real, "--true-times"), (Run::NewerNginx, "--newer-nginx")] {
+                if scenario.has(run) {
+                    println!("{:28} also with {flag}", "");
+                }
             }
             if let Some(name) = scenario.tested_as() {
                 println!("{:28} tested as \"{name}\"", "");
@@ -69,10 +80,15 @@ pub(crate) fn command(args: &Args) -> Result<()> {
     host::require_rights("lab")?;
     setup::ensure(Purpose::Test)?;
     let binary = host::build_finwatch(Profile::Debug)?;
-    let times = if args.true_times { Times::Real } else { Times::Scaled };
+    let run = match args {
+        Args { true_times: true, .. } => Run::Real,
+        Args { newer_nginx: true, .. } => Run::NewerNginx,
+        _ => Run::Scaled,
+    };
+    let _nginx = (run == Run::NewerNginx).then(newer_nginx::get).transpose()?.map(Chosen::instead);
     let mut failed = Vec::new();
-    for scenario in wanted.into_iter().filter(|scenario| !args.true_times || scenario.real.is_some()) {
-        if let Err(error) = record(&binary, scenario, times) {
+    for scenario in wanted.into_iter().filter(|scenario| scenario.has(run)) {
+        if let Err(error) = record(&binary, scenario, run) {
             interrupt::check()?;
             eprintln!("FAILED: {}: {error:#}", scenario.name);
             failed.push(scenario.name);
@@ -99,17 +115,17 @@ fn wanted(names: &[String]) -> Result<Vec<&'static Scenario>> {
 }
 
 /// Plays one and keeps what came of it, a disagreement as well.
-fn record(binary: &Path, scenario: &Scenario, times: Times) -> Result<()> {
+fn record(binary: &Path, scenario: &Scenario, run: Run) -> Result<()> {
     println!("\n=== {}: {}", scenario.name, scenario.title);
     let start = Instant::now();
     let mut account = Account::default();
-    let outcome = scenario.play(binary, times, &mut account);
+    let outcome = scenario.play(binary, run.times(), &mut account);
     let agrees = account.agrees(scenario.expected);
     if outcome.is_err() && !account.differs() {
         return outcome;
     }
     let disagreement = format!("{account:#?}");
-    Record::new(scenario, start.elapsed().as_secs(), account)?.write(scenario, times)?;
+    Record::new(scenario, start.elapsed().as_secs(), account)?.write(scenario, run)?;
     outcome?;
     ensure!(agrees, "finwatch and the ground truth disagree: {disagreement}");
     Ok(())
@@ -123,8 +139,9 @@ fn seconds(time: Duration) -> String {
 /// The page as the records have it.
 fn page() -> Result<String> {
     let entry = |scenario: &'static Scenario| {
-        let [scaled, real] = [Times::Scaled, Times::Real].map(|times| Record::read(scenario, times));
-        Ok(Entry { scenario, scaled: scaled?, real: real? })
+        let read = |run| Ok(Record::read(scenario, run)?.map(|record| (run, record)));
+        let runs = Run::ALL.into_iter().filter_map(|run| read(run).transpose());
+        Ok(Entry { scenario, runs: runs.collect::<Result<_>>()? })
     };
     let entries = all().into_iter().map(entry).collect::<Result<Vec<_>>>()?;
     Ok(page::page(&entries))
@@ -153,10 +170,7 @@ pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
         let worker = || {
             let mut tally = Tally::default();
             while let Some(scenario) = next() {
-                if interrupt::seen() {
-                    break;
-                }
-                tally = tally + test(binary, scenario);
+                tally = tally + Tally::of(scenario.name, || test(binary, scenario));
             }
             tally
         };
@@ -167,26 +181,11 @@ pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
-fn test(binary: &Path, scenario: &Scenario) -> Tally {
-    let start = Instant::now();
+fn test(binary: &Path, scenario: &Scenario) -> Result<()> {
     let mut account = Account::default();
-    let outcome = scenario.play(binary, Times::Scaled, &mut account).and_then(|()| {
-        if !account.agrees(scenario.expected) {
-            bail!("expected {:?} of {account:#?}", scenario.expected);
-        }
-        Ok(())
-    });
-    let (name, seconds) = (scenario.name, start.elapsed().as_secs_f64());
-    match outcome {
-        Ok(()) => {
-            println!("ok: {name} ({seconds:.1} s)");
-            Tally::ONE_PASSED
-        }
-        Err(error) => {
-            eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
-            Tally::ONE_FAILED
-        }
-    }
+    scenario.play(binary, Times::Scaled, &mut account)?;
+    ensure!(account.agrees(scenario.expected), "expected {:?} of {account:#?}", scenario.expected);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -210,10 +209,10 @@ mod tests {
     #[test]
     fn every_scenario_was_played() {
         for scenario in all() {
-            let [scaled, real] = [Times::Scaled, Times::Real].map(|times| Record::read(scenario, times));
-            assert!(scaled.expect("a record").is_some(), "{} was never played", scenario.name);
-            let real = real.expect("a record").is_some();
-            assert_eq!(real, scenario.real.is_some(), "{} with true times", scenario.name);
+            for run in Run::ALL {
+                let played = Record::read(scenario, run).expect("a record").is_some();
+                assert_eq!(played, scenario.has(run), "{}: {run:?}", scenario.name);
+            }
         }
     }
 

@@ -2,25 +2,34 @@
 
 use std::fmt::Write as _;
 
-use super::{record::Record, scenario::Scenario};
+use super::{
+    record::Record,
+    scenario::{Run, Scenario},
+};
 use crate::account::{Said, Table};
 
-/// A scenario with its last run of either kind.
+/// A scenario with its last run of each kind.
 pub(super) struct Entry<'a> {
     pub(super) scenario: &'a Scenario,
-    pub(super) scaled: Option<Record>,
-    pub(super) real: Option<Record>,
+    pub(super) runs: Vec<(Run, Record)>,
 }
 
 impl Entry<'_> {
-    fn runs(&self) -> impl Iterator<Item = (&'static str, &Record)> {
-        [("scaled", &self.scaled), ("real", &self.real)]
-            .into_iter()
-            .filter_map(|(times, record)| Some((times, record.as_ref()?)))
+    fn agrees(&self, record: &Record) -> bool {
+        record.account.agrees(self.scenario.expected)
     }
 
     fn agreement(&self, record: &Record) -> &'static str {
-        if record.account.agrees(self.scenario.expected) { "yes" } else { "**no**" }
+        if self.agrees(record) { "yes" } else { "**no**" }
+    }
+}
+
+/// What the page calls it.
+fn words(run: Run) -> &'static str {
+    match run {
+        Run::Scaled => "scaled times",
+        Run::Real => "true times",
+        Run::NewerNginx => "a newer nginx",
     }
 }
 
@@ -28,58 +37,94 @@ const HEAD: &str = "\
 # The lab
 
 Failures that the field describes, each reproduced with real servers and explained by finwatch. Written by `cargo xtask lab`, never by
-hand; the results are in docs/lab. `cargo xtask lab --list` names the scenarios, `cargo xtask lab NAME` plays one again, `--true-times`
-those that are also played with the timeouts of the field.
-
-*Counts* are compared one by one, to the unit: what finwatch counts, and what logs, clients, statistics or the kernel's own counters
-say. *Triage* is right when it finds the trouble that was made, and none beside it; a line without a finding says that nothing is
-wrong, and is expected where nothing is. *Agree* is computed from both.
+hand; the results are in docs/lab.
 
 ";
+
+const HOW_TO_READ: &str = "\
+*Counts* are compared one by one, to the unit: what finwatch counts, and what logs, clients, statistics or the kernel's own counters
+say. *Triage* is right when it finds the trouble that was made, and none beside it; where nothing is wrong it has to say so. *Agree* is
+computed from both.
+
+*Scaled times* are the field's, divided so that a run takes seconds; *true times* are the field's own. *A newer nginx* is the newest that
+Debian has; since 1.29.7 nginx keeps upstream connections unless told not to, so what older ones do by default is written out for it.
+
+`cargo xtask lab --list` names the scenarios, `cargo xtask lab NAME` plays one again, `--true-times` and `--newer-nginx` play those that
+have such a run.
+
+";
+
+/// The headings of the cases.
+const CASES: [&str; 11] = [
+    "nginx in front of Node.js: the upstream closes first",
+    "The cure: the upstream keeps connections for longer",
+    "`headersTimeout` below `keepAliveTimeout`",
+    "Express and Fastify",
+    "nginx without upstream keep-alive, and what it costs",
+    "Mistakes in the configuration",
+    "A load balancer in the middle, and equal timeouts",
+    "A firewall or NAT that forgets idle connections",
+    "Pools and queues that are full, upstreams that die or restart",
+    "Goodbyes: TLS, HTTP/2 and gRPC",
+    "Upstreams, and how long each keeps an idle connection",
+];
 
 /// The whole page.
 pub(super) fn page(entries: &[Entry<'_>]) -> String {
     let mut page = HEAD.to_owned();
-    page += "| case | scenario | times | date | counts | triage | agree |\n|---|---|---|---|---|---|---|\n";
+    page += &summary(entries);
+    page += HOW_TO_READ;
+    page += "| case | scenario | with | date | counts | triage | agree |\n|---|---|---|---|---|---|---|\n";
     for entry in entries {
-        for (times, record) in entry.runs() {
+        for (run, record) in &entry.runs {
             let Scenario { case, name, .. } = entry.scenario;
             let found =
                 record.account.looks.iter().map(|look| kinds(look)).collect::<Vec<_>>().join(", then ");
             let (date, counts, agree) = (&record.date, record.account.counts.len(), entry.agreement(record));
+            let with = words(*run);
             line(
                 &mut page,
-                &format!("| {case} | [{name}](#{name}) | {times} | {date} | {counts} | {found} | {agree} |"),
+                &format!("| {case} | [{name}](#{name}) | {with} | {date} | {counts} | {found} | {agree} |"),
             );
         }
     }
-    for entry in entries.iter().filter(|entry| entry.runs().next().is_some()) {
+    let mut last = 0;
+    for entry in entries.iter().filter(|entry| !entry.runs.is_empty()) {
         let Scenario { case, name, title, setup, scaled, real, .. } = entry.scenario;
-        line(&mut page, &format!("\n## {name}\n\nCase {case}. {title}\n\n**Set-up.** {setup}"));
-        for (times, record) in entry.runs() {
-            let words = if times == "real" { real.unwrap_or_default() } else { scaled };
-            run(&mut page, words, times, record, entry.agreement(record));
+        if *case != last {
+            last = *case;
+            line(&mut page, &format!("\n## {case}. {}", CASES[usize::from(case - 1)]));
+        }
+        line(&mut page, &format!("\n### {name}\n\n{title}\n\n**Set-up.** {setup}"));
+        for (run, record) in &entry.runs {
+            let times = if *run == Run::Real { real.unwrap_or_default() } else { scaled };
+            result(&mut page, words(*run), times, record, entry.agreement(record));
         }
     }
     page
 }
 
-fn run(page: &mut String, words: &str, times: &str, record: &Record, agree: &str) {
+/// How many results there are, and whether they agree.
+fn summary(entries: &[Entry<'_>]) -> String {
+    let results: Vec<_> =
+        entries.iter().flat_map(|entry| entry.runs.iter().map(move |(_, record)| (entry, record))).collect();
+    let agreeing = results.iter().filter(|(entry, record)| entry.agrees(record)).count();
+    let counts: usize = results.iter().map(|(_, record)| record.account.counts.len()).sum();
+    let dates = results.iter().map(|(_, record)| record.date.as_str());
+    let (Some(first), Some(last)) = (dates.clone().min(), dates.max()) else { return String::new() };
+    let when = if first == last { format!("on {first}") } else { format!("between {first} and {last}") };
+    format!(
+        "**{agreeing} of {} results agree**, in {} scenarios, with {counts} counts compared, {when}.\n\n",
+        results.len(),
+        entries.len()
+    )
+}
+
+fn result(page: &mut String, with: &str, times: &str, record: &Record, agree: &str) {
     let Record { date, software, seconds, account } = record;
     let software = software.join("; ");
-    line(
-        page,
-        &format!("\n### With {times} times, {date}, {seconds} s\n\n{words}\n\nSoftware: {software}.\n"),
-    );
-    line(page, "| counted | finwatch | ground truth |\n|---|---|---|");
-    for count in &account.counts {
-        line(page, &format!("| {} | {} | {} |", count.what, count.finwatch, count.truth));
-    }
-    for table in &account.measured {
-        line(page, "");
-        measured(page, table);
-    }
-    line(page, "");
+    line(page, &format!("\n#### With {with}, {date}, {seconds} s: agree {agree}\n"));
+    line(page, &format!("{times}\n\nSoftware: {software}.\n"));
     for look in &account.looks {
         if look.is_empty() {
             line(page, "Triage: nothing is wrong.\n");
@@ -97,7 +142,14 @@ fn run(page: &mut String, words: &str, times: &str, record: &Record, agree: &str
             }
         }
     }
-    line(page, &format!("Agree: {agree}."));
+    line(page, "| counted | finwatch | ground truth |\n|---|---|---|");
+    for count in &account.counts {
+        line(page, &format!("| {} | {} | {} |", count.what, count.finwatch, count.truth));
+    }
+    for table in account.measured.iter().filter(|table| !table.rows.is_empty()) {
+        line(page, "");
+        measured(page, table);
+    }
 }
 
 fn measured(page: &mut String, table: &Table) {
@@ -122,10 +174,7 @@ fn line(page: &mut String, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::scenario::{Play, Times},
-        *,
-    };
+    use super::{super::scenario::Play, *};
     use crate::account::Account;
 
     const SCENARIO: Scenario = Scenario {
@@ -151,19 +200,20 @@ mod tests {
             .table(&["", "before", "after"], [vec!["p99".to_owned(), "2 ms".to_owned(), "1 ms".to_owned()]]);
         let record =
             Record { date: "2026-01-02".into(), software: vec!["nginx/1".into()], seconds: 4, account };
-        Entry { scenario: &SCENARIO, scaled: Some(record), real: None }
+        Entry { scenario: &SCENARIO, runs: vec![(Run::Scaled, record)] }
     }
 
     #[test]
     fn a_run_is_written_whole() {
         let page = page(&[entry(3)]);
         for text in [
-            "| 9 | [refused](#refused) | scaled | 2026-01-02 | 1 | `refuses` | yes |",
-            "\n## refused\n\nCase 9. Nobody listens.",
+            "**1 of 1 results agree**, in 1 scenarios, with 1 counts compared, on 2026-01-02.",
+            "| 9 | [refused](#refused) | scaled times | 2026-01-02 | 1 | `refuses` | yes |",
+            "\n### refused\n\nNobody listens.",
+            "\n#### With scaled times, 2026-01-02, 4 s: agree yes\n",
             "| connects refused | 3 | 3 |",
             "| p99 | 2 ms | 1 ms |",
             "* who it may be: node listens\n* change nginx: a; b;\n",
-            "\nAgree: yes.",
         ] {
             assert!(page.contains(text), "no {text:?} in {page}");
         }
@@ -172,9 +222,9 @@ mod tests {
 
     #[test]
     fn a_disagreement_shows_and_what_was_not_played_does_not() {
-        assert!(page(&[entry(2)]).contains("Agree: **no**."));
-        let none = Entry { scaled: None, ..entry(3) };
-        assert_eq!(page(&[none]).lines().count(), HEAD.lines().count() + 2);
-        assert_ne!(Times::Scaled, Times::Real);
+        let wrong = page(&[entry(2)]);
+        assert!(wrong.contains("4 s: agree **no**") && wrong.contains("**0 of 1 results agree**"), "{wrong}");
+        let none = page(&[Entry { runs: Vec::new(), ..entry(3) }]);
+        assert!(!none.contains("refused"), "{none}");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    scenario::{Scenario, Times},
+    scenario::{Run, Scenario},
     software::kernel,
 };
 use crate::{account::Account, host, process};
@@ -30,16 +30,16 @@ impl Record {
         Ok(Self { date, software: versions.chain([kernel()]).collect(), seconds, account })
     }
 
-    /// The last one of that scenario with these times.
-    pub(super) fn read(scenario: &Scenario, times: Times) -> Result<Option<Self>> {
-        let path = path(scenario, times);
+    /// The last one of that scenario, played that way.
+    pub(super) fn read(scenario: &Scenario, run: Run) -> Result<Option<Self>> {
+        let path = path(scenario, run);
         let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
         serde_json::from_str(&text).map(Some).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Takes the place of the last one.
-    pub(super) fn write(&self, scenario: &Scenario, times: Times) -> Result<()> {
-        let path = path(scenario, times);
+    pub(super) fn write(&self, scenario: &Scenario, run: Run) -> Result<()> {
+        let path = path(scenario, run);
         fs::create_dir_all(directory()).context("making docs/lab")?;
         let text = serde_json::to_string_pretty(self).context("a record as JSON")? + "\n";
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
@@ -50,10 +50,11 @@ fn directory() -> PathBuf {
     host::root().join("docs/lab")
 }
 
-fn path(scenario: &Scenario, times: Times) -> PathBuf {
-    let suffix = match times {
-        Times::Scaled => "json",
-        Times::Real => "real.json",
+fn path(scenario: &Scenario, run: Run) -> PathBuf {
+    let suffix = match run {
+        Run::Scaled => "json",
+        Run::Real => "real.json",
+        Run::NewerNginx => "newer-nginx.json",
     };
     directory().join(format!("{}.{suffix}", scenario.name))
 }

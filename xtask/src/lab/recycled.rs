@@ -1,8 +1,8 @@
 //! Workers that are too few, or are replaced while they have requests.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Times;
 use crate::{
@@ -12,8 +12,10 @@ use crate::{
     test::software::queue,
     traffic::{
         SETTLE,
-        nginx::Nginx,
+        clients::post,
+        nginx::{Nginx, Pool},
         php::PhpFpm,
+        python::Python,
         requests::{PATIENT, at_once},
     },
 };
@@ -22,6 +24,13 @@ use crate::{
 const BACKLOG: u64 = 16;
 /// How often a worker is ended.
 const ROUNDS: u32 = 6;
+/// gunicorn's workers, and requests that are too slow for them.
+const WORKERS: usize = 3;
+/// Quick requests beside them, more than a worker answers before it is replaced.
+const QUICK: u32 = 30;
+/// The grace time is the one second that all gunicorns here have.
+const MAX_REQUESTS: [&str; 10] =
+    ["--worker-class", "gthread", "--threads", "8", "--workers", "2", "--keep-alive", "30", "--max-requests", "20"];
 /// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
 const APART: Duration = Duration::from_millis(100);
 
@@ -54,6 +63,46 @@ pub(super) fn terminated(binary: &Path, _: Times, account: &mut Account) -> Resu
     let verdict = watch.verdict_on(account, php.port())?;
     compare(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx").map(drop)
+}
+
+/// gunicorn's arbiter ends workers that take longer than `--timeout` for a request, again and again.
+pub(super) fn gunicorn_timeout(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+    let mut gunicorn =
+        Python::gunicorn(&["--worker-class", "sync", "--workers", &WORKERS.to_string(), "--timeout", "2"])?;
+    let nginx = kept(gunicorn.port())?;
+    let watch = Watch::begin(binary)?;
+    for _ in 0..ROUNDS {
+        at_once(nginx.port(), &["/locked/12"; WORKERS], PATIENT);
+    }
+    gunicorn.check()?;
+    interrupt::pause(SETTLE)?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
+    compare(account, &verdict, &nginx)?;
+    verdict.only("closes_before_answering", "nginx")?.listens("gunicorn")
+}
+
+/// gunicorn replaces workers after so many requests, and ends them with what still runs after the grace time.
+pub(super) fn gunicorn_max_requests(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+    let mut gunicorn = Python::gunicorn(&MAX_REQUESTS)?;
+    let nginx = kept(gunicorn.port())?;
+    let watch = Watch::begin(binary)?;
+    for _ in 0..ROUNDS {
+        thread::scope(|scope| {
+            let slow = scope.spawn(|| at_once(nginx.port(), &["/slow/4"; WORKERS], PATIENT));
+            for _ in 0..QUICK {
+                post(nginx.port(), "/")?;
+            }
+            slow.join().map(drop).ok().context("a client panicked")
+        })?;
+    }
+    gunicorn.check()?;
+    interrupt::pause(SETTLE)?;
+    let verdict = watch.verdict_on(account, gunicorn.port())?;
+    compare(account, &verdict, &nginx)
+}
+
+fn kept(upstream: u16) -> Result<Nginx> {
+    Nginx::proxy(upstream, Pool::Kept { connections: 32, timeout: Duration::from_secs(10) })
 }
 
 /// Requests that no answer came to, by both counts.

@@ -56,7 +56,42 @@ pub(crate) enum Times {
     Real,
 }
 
+/// One of the ways in which a scenario is played, each with a record of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// With scaled times.
+    Scaled,
+    /// With those of the field.
+    Real,
+    /// With scaled times, and an nginx newer than the host's.
+    NewerNginx,
+}
+
+impl Run {
+    pub(super) const ALL: [Self; 3] = [Self::Scaled, Self::Real, Self::NewerNginx];
+
+    /// The values that timeouts have.
+    pub(super) const fn times(self) -> Times {
+        match self {
+            Self::Scaled | Self::NewerNginx => Times::Scaled,
+            Self::Real => Times::Real,
+        }
+    }
+}
+
+/// The cases that are played with a newer nginx, too.
+const NEWER_NGINX: [u8; 4] = [1, 2, 5, 6];
+
 impl Scenario {
+    /// Whether it is played that way.
+    pub(super) fn has(&self, run: Run) -> bool {
+        match run {
+            Run::Scaled => true,
+            Run::Real => self.real.is_some(),
+            Run::NewerNginx => NEWER_NGINX.contains(&self.case) && self.software.contains(&Software::Nginx),
+        }
+    }
+
     /// Plays it, and leaves in the account what there is to tell.
     pub(super) fn play(&self, binary: &Path, times: Times, account: &mut Account) -> Result<()> {
         match self.play {

@@ -5,8 +5,9 @@ use std::{fs, path::Path, process::Stdio};
 use serde_json::Value;
 
 use crate::{
-    host,
+    host, process,
     setup::{lab, python},
+    traffic::nginx,
 };
 
 /// A program or library.
@@ -22,6 +23,7 @@ pub(super) enum Software {
     PhpFpm,
     Gunicorn,
     Uvicorn,
+    Grpcio,
     Nftables,
 }
 
@@ -30,7 +32,7 @@ impl Software {
     pub(super) fn version(self) -> String {
         let found = |name: &str| host::find_program(name).unwrap_or_else(|| name.into());
         match self {
-            Self::Nginx => printed(&found("nginx"), "-v"),
+            Self::Nginx => printed(&nginx::program().unwrap_or_default(), "-v"),
             Self::Node => format!("Node.js {}", printed(&found("node"), "--version")),
             Self::OlderNode => format!("Node.js {}", printed(&lab::older_node(), "--version")),
             Self::Express => library("express"),
@@ -40,6 +42,7 @@ impl Software {
             Self::PhpFpm => printed(&host::php_fpm().unwrap_or_default(), "-v"),
             Self::Gunicorn => printed(&python::program("gunicorn"), "--version"),
             Self::Uvicorn => printed(&python::program("uvicorn"), "--version"),
+            Self::Grpcio => python_library("grpcio"),
             Self::Nftables => printed(&found("nft"), "--version"),
         }
     }
@@ -58,6 +61,13 @@ fn library(name: &str) -> String {
     let package = fs::read_to_string(package).unwrap_or_default();
     let package: Value = serde_json::from_str(&package).unwrap_or_default();
     format!("{name} {}", package["version"].as_str().unwrap_or("of no version"))
+}
+
+/// A library of Python's, as it names itself.
+fn python_library(name: &str) -> String {
+    let ask = format!("import importlib.metadata; print(importlib.metadata.version({name:?}))");
+    let version = process::output(host::command(python::program("python3")).args(["-c", &ask]));
+    format!("{name} {}", version.as_deref().unwrap_or("of no version"))
 }
 
 /// The kernel's version; what follows it names a build, which nobody else has.

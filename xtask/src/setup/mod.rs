@@ -2,6 +2,7 @@
 
 mod apt;
 pub(crate) mod lab;
+pub(crate) mod newer_nginx;
 mod npm;
 pub(crate) mod python;
 mod subcommand;

@@ -1,6 +1,14 @@
 //! What the steps came to.
 
-use std::{iter::Sum, ops::Add, time::Duration};
+use std::{
+    iter::Sum,
+    ops::Add,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::interrupt;
 
 /// Tests counted by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +23,26 @@ impl Tally {
     pub(crate) const ONE_PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
     /// A step that counts as one test and failed.
     pub(crate) const ONE_FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
+
+    /// Plays one scenario and tells how it went.
+    pub(crate) fn of(name: &str, play: impl FnOnce() -> Result<()>) -> Self {
+        if interrupt::seen() {
+            return Self::default();
+        }
+        let start = Instant::now();
+        let outcome = play();
+        let seconds = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                println!("ok: {name} ({seconds:.1} s)");
+                Self::ONE_PASSED
+            }
+            Err(error) => {
+                eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
+                Self::ONE_FAILED
+            }
+        }
+    }
 
     /// In CI a skipped test is a failure.
     pub(crate) fn without_excuses(self) -> Self {

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import time
 
 # Longer than a burst takes to arrive, so that each of its requests needs a connection of its own.
@@ -17,10 +18,20 @@ def seconds(path):
     return float(path.removeprefix("/slow/")) if path.startswith("/slow/") else ANSWER_SECONDS
 
 
+def wait_for_lock(limit):
+    """Waits within a library in C for a lock that nobody gives back, deaf to signals as long as Python's handlers go."""
+    file = f"locked-{os.getpid()}.db"
+    holder, waiting = [sqlite3.connect(file, timeout=limit, isolation_level=None) for _ in range(2)]
+    holder.execute("BEGIN EXCLUSIVE")
+    waiting.execute("BEGIN EXCLUSIVE")
+
+
 def wsgi(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if path.startswith("/locked/"):
+        wait_for_lock(float(path.removeprefix("/locked/")))
     length = 3
     if path == "/half":
         # The request's body stays unread, so that the kernel resets the connection of whoever is killed.

@@ -59,6 +59,12 @@ impl Failures {
         count
     }
 
+    /// The same of one upstream's address: lines about others do not count.
+    pub(crate) fn toward(error_log: &str, upstream: &str) -> Self {
+        let ours = |line: &&str| !line.contains(", upstream: \"") || line.contains(&format!("://{upstream}/"));
+        Self::count(&error_log.lines().filter(ours).collect::<Vec<_>>().join("\n"))
+    }
+
     /// How many attempts failed.
     pub(crate) fn all(&self) -> u64 {
         self.by_message.values().sum()
@@ -87,6 +93,8 @@ mod tests {
         assert_eq!(failures.all(), 3);
         assert_eq!(failures.by_message.get("recv() failed"), Some(&2));
         assert_eq!(failures.unknown.len(), 1);
+        assert_eq!(Failures::toward(ERROR_LOG, "127.0.0.1:9"), failures);
+        assert_eq!(Failures::toward(ERROR_LOG, "127.0.0.1:90").all(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod apache;
 pub(crate) mod bursts;
 pub(crate) mod cable;
 pub(crate) mod clients;
+pub(crate) mod grpc;
 pub(crate) mod haproxy;
 pub(crate) mod logs;
 pub(crate) mod namespace;

@@ -4,7 +4,8 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +24,52 @@ use crate::{host, interrupt, process::Running};
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// The socket of one in a namespace, in its directory.
 const SOCKET: &str = "nginx.sock";
+
+/// The first that keeps upstream connections unless told not to.
+const KEEPS: [u32; 3] = [1, 29, 7];
+/// What is started instead of the host's nginx.
+static CHOSEN: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// As long as this is there, another nginx than the host's is started.
+pub(crate) struct Chosen(());
+
+impl Chosen {
+    /// This one.
+    pub(crate) fn instead(program: PathBuf) -> Self {
+        choose(Some(program));
+        Self(())
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        choose(None);
+    }
+}
+
+fn choose(program: Option<PathBuf>) {
+    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = program;
+}
+
+/// The nginx that is started.
+pub(crate) fn program() -> Result<PathBuf> {
+    let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let program = chosen.or_else(|| host::find_program("nginx"));
+    program.context("nginx is not installed: `cargo xtask setup --for demo`")
+}
+
+/// What it prints of its version.
+pub(crate) fn version(program: &Path) -> Result<String> {
+    let output = host::command(program).arg("-v").output().context("starting nginx")?;
+    Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
+/// Whether it keeps upstream connections unless told not to.
+fn keeps_by_default(version: &str) -> bool {
+    let numbers = version.rsplit('/').next().unwrap_or_default();
+    let numbers = numbers.split('.').map(|number| number.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    numbers.as_slice() >= KEEPS.as_slice()
+}
 
 /// An nginx under way; dropping it ends it.
 pub(crate) struct Nginx {
@@ -57,12 +104,19 @@ impl Nginx {
 
     /// One worker that serves these, told apart by the first part of the path: `/0/`, `/1/` and so on.
     pub(crate) fn in_front(proxies: &[Proxy]) -> Result<Self> {
-        Self::start(1, |port| Proxy::http(proxies, &format!("127.0.0.1:{port}")))
+        Self::with_workers(1, proxies)
+    }
+
+    /// The same with so many workers.
+    pub(crate) fn with_workers(workers: usize, proxies: &[Proxy]) -> Result<Self> {
+        let kept = keeps_by_default(&version(&program()?)?);
+        Self::start(workers, |port| Proxy::http(proxies, &format!("127.0.0.1:{port}"), kept))
     }
 
     /// The same in a namespace, where it listens at [`SOCKET`] only: nobody outside reaches another address.
     pub(crate) fn in_namespace(namespace: &Namespace, proxies: &[Proxy]) -> Result<Self> {
-        let http = Proxy::http(proxies, &format!("unix:{SOCKET}"));
+        let kept = keeps_by_default(&version(&program()?)?);
+        let http = Proxy::http(proxies, &format!("unix:{SOCKET}"), kept);
         Self::launch(Some(namespace), 1, 0, &http)
     }
 
@@ -73,8 +127,7 @@ impl Nginx {
     }
 
     fn launch(namespace: Option<&Namespace>, workers: usize, port: u16, http: &str) -> Result<Self> {
-        let nginx =
-            host::find_program("nginx").context("nginx is not installed: `cargo xtask setup --for demo`")?;
+        let nginx = program()?;
         let dir =
             tempfile::Builder::new().prefix("finwatch-nginx-").tempdir().context("a directory for nginx")?;
         // Workers of a root master would run as nobody, who cannot enter our directory.
@@ -153,5 +206,18 @@ impl Nginx {
     fn read(&self, name: &str) -> Result<String> {
         let path: PathBuf = self.dir.path().join(name);
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_tells_whether_connections_are_kept() {
+        assert!(!keeps_by_default("nginx version: nginx/1.22.1"));
+        assert!(!keeps_by_default("nginx version: nginx/1.29.6"));
+        assert!(keeps_by_default("nginx version: nginx/1.29.7"));
+        assert!(keeps_by_default("nginx version: nginx/1.30.6"));
     }
 }

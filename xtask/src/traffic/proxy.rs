@@ -52,13 +52,28 @@ impl Proxy {
         Ok(())
     }
 
-    /// What `http {}` holds for one server with these.
-    pub(crate) fn http(proxies: &[Self], listen: &str) -> String {
+    /// The same with the defaults of before 1.29.7 written out.
+    fn with_older_defaults(&self) -> Self {
+        let mut proxy = Self::to("");
+        proxy.upstream("keepalive 0;");
+        if self.pass.starts_with("proxy_pass") {
+            proxy.location("proxy_http_version 1.0; proxy_set_header Connection close;");
+        }
+        self.upstream.iter().for_each(|directive| proxy.upstream(directive));
+        self.location.iter().for_each(|directive| proxy.location(directive));
+        Self { upstream: proxy.upstream, location: proxy.location, ..self.clone() }
+    }
+
+    /// What `http {}` holds for one server with these. An nginx that keeps connections by default is told what others do
+    /// where nothing is said: the mistake that is played is one of theirs.
+    pub(crate) fn http(proxies: &[Self], listen: &str, kept_by_default: bool) -> String {
         let mut text = String::from(
             "log_format outcome '$status $request_method $upstream_status'; access_log access.log outcome;",
         );
         let mut locations = String::new();
-        for (number, Self { pass, address, upstream, location }) in proxies.iter().enumerate() {
+        for (number, proxy) in proxies.iter().enumerate() {
+            let proxy = if kept_by_default { &proxy.with_older_defaults() } else { proxy };
+            let Self { pass, address, upstream, location } = proxy;
             let (upstream, location) = (upstream.join(" "), location.join(" "));
             let path = if proxies.len() == 1 { "/".into() } else { format!("/{number}/") };
             write!(text, "upstream up{number} {{ server {address} max_fails=0; {upstream} }}")
@@ -69,12 +84,14 @@ impl Proxy {
     }
 }
 
+/// The directive's name, with the header's where there are several.
+fn name(directive: &str) -> Vec<&str> {
+    let words = directive.split([' ', ';']);
+    words.take(if directive.starts_with("proxy_set_header") { 2 } else { 1 }).collect()
+}
+
 /// One directive per semicolon; those of `proxy_set_header` are told apart by the header.
 fn put(block: &mut Vec<String>, text: &str) {
-    let name = |directive: &str| -> Vec<String> {
-        let words = directive.split_whitespace().map(str::to_owned);
-        words.take(if directive.starts_with("proxy_set_header") { 2 } else { 1 }).collect()
-    };
     for directive in text.split_terminator(';').map(str::trim) {
         block.retain(|other| name(other) != name(directive));
         block.push(format!("{directive};"));
@@ -84,6 +101,18 @@ fn put(block: &mut Vec<String>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_defaults_give_way_to_what_is_said() {
+        let mut proxy = Proxy::to("127.0.0.1:9");
+        proxy.location("proxy_http_version 1.1;");
+        let older = proxy.with_older_defaults();
+        assert_eq!(older.upstream, ["keepalive 0;"]);
+        assert_eq!(older.location, ["proxy_set_header Connection close;", "proxy_http_version 1.1;"]);
+        proxy.upstream("keepalive 4;");
+        assert_eq!(proxy.with_older_defaults().upstream, ["keepalive 4;"]);
+        assert!(Proxy::http(&[proxy], "127.0.0.1:80", false).contains("max_fails=0; keepalive 4; }"));
+    }
 
     #[test]
     fn a_directive_takes_the_place_of_its_like() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{host, interrupt, process::Running, setup::python};
@@ -75,8 +75,13 @@ impl Python {
 
     /// A script by itself, on this host; its port is what it prints first.
     pub(crate) fn server(source: &str) -> Result<Self> {
+        Self::server_with(source, &[])
+    }
+
+    /// The same with arguments.
+    pub(crate) fn server_with(source: &str, args: &[&str]) -> Result<Self> {
         // `env` runs what follows it.
-        let mut script = Self::script(host::command("env"), source, &[])?;
+        let mut script = Self::script(host::command("env"), source, args)?;
         script.port = script.said(1)?[0].trim().parse().context("the script's port")?;
         Ok(script)
     }
@@ -120,6 +125,14 @@ impl Python {
             Ok((whole >= lines).then_some(said))
         })?;
         said.with_context(|| format!("the script did not speak in time: {}", self.read("log")))
+    }
+
+    /// What a script has printed once it has come to its end.
+    pub(crate) fn printed(mut self, limit: Duration) -> Result<String> {
+        let status = interrupt::poll(limit, || self.running.ended())?;
+        let status = status.with_context(|| format!("the script did not end in time: {}", self.read("log")))?;
+        ensure!(status.success(), "the script failed ({status}): {}", self.read("log"));
+        Ok(self.read("out"))
     }
 
     fn read(&self, name: &str) -> String {

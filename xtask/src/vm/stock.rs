@@ -6,19 +6,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::suites::{Offer, Suites};
-use crate::{host, process};
+use crate::archive::checksum;
 
 /// What tests need beyond what is built in; the modules that these need are found.
 const MODULES: [&str; 6] = ["tun", "veth", "sch_netem", "tcp_diag", "inet_diag", "nf_tables"];
 /// The checksums of packages and of what was made of them: what does not fit them is made anew.
 const STAMP: &str = "checksums";
-const LIMIT: Duration = Duration::from_mins(5);
 
 /// A kernel that is ready.
 pub(super) struct Stock {
@@ -39,14 +37,7 @@ impl Stock {
         fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         let unpacked = directory.join("unpacked");
         for package in &offer.packages {
-            suites.download(package, &directory)?;
-            let file = only_file(&directory, ".deb")?;
-            let sum = checksum(&file)?;
-            ensure!(sum == package.sha256, "{} is not what the index says: {sum}", file.display());
-            let mut unpack = host::command("dpkg-deb");
-            unpack.arg("-x").arg(&file).arg(&unpacked);
-            process::run("dpkg-deb", &mut unpack, LIMIT)?;
-            fs::remove_file(&file).context("removing a package")?;
+            suites.archive.unpack(package, &unpacked)?;
         }
         keep(&unpacked, &directory)?;
         fs::remove_dir_all(&unpacked).context("removing what is not needed")?;
@@ -132,21 +123,6 @@ fn stamp(directory: &Path, offer: &Offer) -> Result<String> {
         lines.push(format!("{} {name}\n", checksum(&file)?));
     }
     Ok(lines.concat())
-}
-
-fn checksum(file: &Path) -> Result<String> {
-    let printed = process::output(host::command("sha256sum").arg("--").arg(file));
-    let printed = printed.with_context(|| format!("{} cannot be read", file.display()))?;
-    Ok(printed.split(' ').next().unwrap_or_default().to_owned())
-}
-
-fn only_file(directory: &Path, end: &str) -> Result<PathBuf> {
-    let mut found = files(directory)?;
-    found.retain(|path| path.to_string_lossy().ends_with(end));
-    match found.as_slice() {
-        [file] => Ok(file.clone()),
-        others => bail!("{}: not one file *{end}, but {}", directory.display(), others.len()),
-    }
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -1,17 +1,10 @@
-//! Which kernels there are: what Debian's suites offer, read with a state directory of apt's own, so that the host's
-//! sources stay as they are.
+//! Which kernels there are: what Debian's suites offer.
 
-use std::{
-    cmp::Reverse,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{cmp::Reverse, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
-use crate::{host, process};
+use crate::archive::{Archive, Package, field};
 
 /// One suite's kernel each; the first of a series is the one that the short form is for.
 const SUITES: [&str; 6] = ["bullseye", "bookworm", "trixie", "bookworm-backports", "trixie-backports", "sid"];
@@ -21,12 +14,10 @@ const SERIES: [&str; 3] = ["5.10", "6.1", "6.12"];
 const NEWEST: &str = "linux-image-cloud-amd64";
 /// What a kernel is made of; from 6.19 on in several packages.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const LIMIT: Duration = Duration::from_mins(10);
 
 /// What the suites offer.
 pub(super) struct Suites {
-    directory: PathBuf,
+    pub(super) archive: Archive,
 }
 
 /// A suite's newest kernel.
@@ -40,28 +31,10 @@ pub(super) struct Offer {
     pub(super) packages: Vec<Package>,
 }
 
-/// A package as the index has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Package {
-    /// Its name.
-    pub(super) name: String,
-    /// Its version.
-    pub(super) version: String,
-    /// The checksum that the suite's signed index names.
-    pub(super) sha256: String,
-}
-
 impl Suites {
     /// Reads the suites' indices anew; what cannot be read is missing in what follows, or older.
     pub(super) fn read(directory: PathBuf) -> Result<Self> {
-        fs::create_dir_all(directory.join("lists/partial")).context("making a directory for apt")?;
-        fs::create_dir_all(directory.join("cache/archives/partial")).context("making a directory for apt")?;
-        let mirror = mirror().context("apt knows no mirror of Debian: other kernels come from there")?;
-        let sources = SUITES.map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"));
-        fs::write(directory.join("sources.list"), sources.concat()).context("writing apt's sources")?;
-        let suites = Self { directory };
-        process::run("apt-get update", suites.apt("apt-get").args(["-q", "update"]), LIMIT)?;
-        Ok(suites)
+        Ok(Self { archive: Archive::read(directory, &SUITES)? })
     }
 
     /// The kernel of each suite; where there is none, why.
@@ -70,13 +43,13 @@ impl Suites {
     }
 
     fn offer(&self, suite: &'static str) -> Result<Offer> {
-        let newest = self.show(&format!("{NEWEST}/{suite}"))?;
+        let newest = self.archive.show(&format!("{NEWEST}/{suite}"))?;
         let mut packages = Vec::new();
         let mut wanted = parts(&newest);
         while let Some(part) = wanted.pop() {
-            let text = self.show(&part)?;
+            let text = self.archive.show(&part)?;
             wanted.extend(parts(&text));
-            let package = package(&text)?;
+            let package = Package::read(&text)?;
             if !packages.contains(&package) {
                 packages.push(package);
             }
@@ -84,49 +57,6 @@ impl Suites {
         ensure!(!packages.is_empty(), "{suite}: {NEWEST} names no kernel");
         Ok(Offer { suite, version: field(&newest, "Version")?.to_owned(), packages })
     }
-
-    /// Downloads a package to a directory.
-    pub(super) fn download(&self, package: &Package, to: &Path) -> Result<()> {
-        let Package { name, version, .. } = package;
-        let mut download = self.apt("apt-get");
-        download.args(["-q", "download"]).arg(format!("{name}={version}")).current_dir(to);
-        process::run(&format!("downloading {name} {version}"), &mut download, LIMIT)
-    }
-
-    fn show(&self, package: &str) -> Result<String> {
-        let shown = process::output(self.apt("apt-cache").args(["show", package]));
-        match shown {
-            Some(text) if !text.is_empty() => Ok(text),
-            _ => bail!("the index has no {package}: could it be read?"),
-        }
-    }
-
-    fn apt(&self, program: &str) -> Command {
-        let mut apt = host::command(program);
-        let directory = self.directory.display();
-        for option in [
-            format!("Dir::Etc::sourcelist={directory}/sources.list"),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::Lists={directory}/lists"),
-            format!("Dir::Cache={directory}/cache"),
-            // Images of containers switch these off; without them each call takes seconds.
-            "Dir::Cache::pkgcache=pkgcache.bin".to_owned(),
-            "Dir::Cache::srcpkgcache=srcpkgcache.bin".to_owned(),
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-        ] {
-            apt.args(["-o", &option]);
-        }
-        apt
-    }
-}
-
-/// Where this host's own sources have Debian from.
-fn mirror() -> Option<String> {
-    let mut targets = host::command("apt-get");
-    targets.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"]);
-    process::output(&mut targets)?.lines().find_map(|line| line.strip_prefix("Debian ").map(str::to_owned))
 }
 
 impl Offer {
@@ -169,19 +99,6 @@ fn parts(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn package(text: &str) -> Result<Package> {
-    Ok(Package {
-        name: field(text, "Package")?.to_owned(),
-        version: field(text, "Version")?.to_owned(),
-        sha256: field(text, "SHA256")?.to_owned(),
-    })
-}
-
-fn field<'a>(text: &'a str, name: &str) -> Result<&'a str> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    value.with_context(|| format!("the index names no {name}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +129,5 @@ mod tests {
         let text = "Package: linux-image-7.3\nDepends: dracut | initramfs-tools, linux-base-7.3 (= 7.3-1), \
                     linux-binary-7.3 (= 7.3-1), linux-modules-7.3\nSHA256: 12";
         assert_eq!(parts(text), ["linux-binary-7.3=7.3-1", "linux-modules-7.3"]);
-        assert!(package(text).is_err(), "it has no version");
     }
 }

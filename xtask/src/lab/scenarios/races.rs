@@ -3,7 +3,7 @@
 use crate::lab::{
     balancer, goodbyes, headers, race,
     scenario::{Play, Scenario},
-    software::Software::{Express, Fastify, HaProxy, Nginx, Node, OlderNode},
+    software::Software::{Express, Fastify, Grpcio, HaProxy, Nginx, Node, OlderNode},
 };
 
 /// These scenarios.
@@ -139,20 +139,31 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "grpc-goaway",
         case: 10,
-        title: "gRPC by nginx: the upstream says GOAWAY on idle connections before it closes them.",
-        setup: "nginx's `grpc_pass` in front of Node.js with HTTP/2; four groups of 8 requests, each left idle until the upstream has \
-                closed.",
-        software: &[Nginx, Node],
-        scaled: "GOAWAY after 2 s, nginx's pool 24 s for 60 s.",
+        title: "gRPC by itself: the server says GOAWAY on old connections, and closes them when their calls are done.",
+        setup: "grpcio's server with `grpc.max_connection_age_ms`, and eight of its clients with a channel each, which call twenty times a \
+                second meanwhile. They count calls answered and failed, the server connections.",
+        software: &[Grpcio],
+        scaled: "Connections grow 2 s old for minutes, as with Envoy's `max_connection_duration` or gRPC's own option.",
         real: None,
         expected: &[&[]],
         play: Play::Lab(goodbyes::grpc),
     },
     Scenario {
+        name: "nginx-grpc-goaway",
+        case: 10,
+        title: "gRPC by nginx: GOAWAY meets calls on kept connections.",
+        setup: "As above, with nginx and its `grpc_pass` between.",
+        software: &[Nginx, Grpcio],
+        scaled: "Connections grow 2 s old for minutes; nginx's pool 24 s for 60 s.",
+        real: None,
+        expected: &[&[]],
+        play: Play::Lab(goodbyes::grpc_pass),
+    },
+    Scenario {
         name: "haproxy-goaway",
         case: 10,
-        title: "HTTP/2 by HAProxy toward the same upstream.",
-        setup: "HAProxy with `proto h2` in front of Node.js; the same requests.",
+        title: "HTTP/2 by HAProxy: the upstream says GOAWAY on idle connections before it closes them.",
+        setup: "HAProxy with `proto h2` in front of Node.js; four groups of 8 requests, each left idle until the upstream has closed.",
         software: &[HaProxy, Node],
         scaled: "GOAWAY after 2 s, HAProxy's pool 24 s for 60 s.",
         real: None,

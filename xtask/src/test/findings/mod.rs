@@ -10,7 +10,7 @@ mod unanswered;
 
 use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::Tally;
 use crate::{account::Account, daemon::Daemon};
@@ -68,24 +68,14 @@ fn play(binary: &Path, act: &[(&str, Play)], wanted: &[&str]) -> Result<Tally> {
         return Ok(Tally::default());
     }
     let daemon = Daemon::private(binary)?;
-    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-        let daemon = &daemon;
+    let daemon = &daemon;
+    Ok(thread::scope(|scope| {
         let threads: Vec<_> = act
             .iter()
-            .map(|(_, play)| scope.spawn(move || play(binary, daemon, &mut Account::default())))
+            .map(|(name, play)| {
+                scope.spawn(move || Tally::of(name, || play(binary, daemon, &mut Account::default())))
+            })
             .collect();
-        threads.into_iter().map(|one| one.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
-    });
-    let mut tally = Tally::default();
-    for ((name, _), outcome) in act.iter().zip(outcomes) {
-        tally = tally
-            + match outcome {
-                Ok(()) => Tally::ONE_PASSED,
-                Err(error) => {
-                    eprintln!("FAILED: {name}: {error:#}");
-                    Tally::ONE_FAILED
-                }
-            };
-    }
-    Ok(tally)
+        threads.into_iter().map(|one| one.join().unwrap_or(Tally::ONE_FAILED)).sum()
+    }))
 }

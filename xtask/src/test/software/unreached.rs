@@ -1,4 +1,5 @@
-//! Connects that come to nothing: a firewall drops them in silence, or the host that they are for is not there.
+//! Connects that come to nothing: a firewall drops them in silence or turns them away, or the host that they are for is not
+//! there.
 
 use std::{
     path::Path,
@@ -6,58 +7,64 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     account::Account,
     daemon::watch::Watch,
-    interrupt,
+    host, interrupt,
     traffic::{
         SETTLE,
         clients::{post_at, until},
+        logs::Failures,
         namespace::{Namespace, WITHIN},
         nginx::Nginx,
         proxy::Proxy,
     },
 };
 
-/// What the firewall drops.
-const DROPPED: u16 = 81;
 /// nginx gives up after the kernel has sent the SYN a second time, after one second.
 const PATIENCE: &str = "proxy_connect_timeout 2s;";
 /// Well into the second half of what the daemon remembers, of which it takes a mark every ten seconds.
 const TIME: Duration = Duration::from_secs(24);
 const PACE: Duration = Duration::from_millis(500);
 
-/// nginx in front of both.
+/// nginx in front of all three.
 pub(super) fn in_vain(binary: &Path, account: &mut Account) -> Result<()> {
     let watch = Watch::begin(binary)?;
     let namespace = Namespace::alone("unreached")?;
-    namespace.firewall(&format!("tcp dport {DROPPED} drop"))?;
-    let dropped = format!("{WITHIN}:{DROPPED}");
-    let nobody = format!("{}:80", namespace.link_to_nobody()?);
+    // Ports that nobody else on this host asks for: the daemon tells upstreams by address and port, in whatever namespace.
+    let [dropped, rejected, nobody] = [host::free_port()?, host::free_port()?, host::free_port()?];
+    namespace.firewall(&format!("tcp dport {dropped} drop\ntcp dport {rejected} reject"))?;
+    let [dropped, rejected] = [dropped, rejected].map(|port| format!("{WITHIN}:{port}"));
+    let nobody = format!("{}:{nobody}", namespace.link_to_nobody()?);
     let mut patient = Proxy::to(&dropped);
     patient.location(PATIENCE);
     // Toward the other the kernel gives up by itself, after three seconds without an answer to ARP.
-    let nginx = Nginx::in_namespace(&namespace, &[patient, Proxy::to(&nobody)])?;
+    let nginx = Nginx::in_namespace(&namespace, &[patient, Proxy::to(&nobody), Proxy::to(&rejected)])?;
     let (socket, end) = (nginx.socket(), Instant::now() + TIME);
     thread::scope(|scope| {
-        let clients = ["/0/", "/1/"].map(|path| scope.spawn(|| until(end, PACE, || post_at(&socket, path))));
+        let clients = ["/0/", "/1/", "/2/"].map(|path| scope.spawn(|| until(end, PACE, || post_at(&socket, path))));
         clients.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a client panicked")))
     })?;
     interrupt::pause(SETTLE)?;
-    let failures = nginx.seen()?.failures;
-    ensure!(failures.unknown.is_empty(), "other errors: {:#?}", failures.unknown);
+    let log = nginx.error_log()?;
     for (upstream, kind, reason, words) in [
         (&dropped, "connect_timeouts", "timeout", "upstream timed out"),
         (&nobody, "unreachable", "unreachable", "connect() failed"),
+        // The ICMP comes while nginx is still in connect(): the kernel leaves it to nginx to end the attempt.
+        (&rejected, "unreachable", "unreachable", "connect() failed"),
     ] {
+        let failures = Failures::toward(&log, upstream);
+        ensure!(failures.unknown.is_empty(), "other errors: {:#?}", failures.unknown);
+        let logged = failures.by_message.get(words).copied().unwrap_or(0);
+        ensure!(logged >= 3 && logged == failures.all(), "nginx's log has {:?}", failures.by_message);
         let verdict = watch.verdict(account, upstream)?;
         verdict.only(kind, "nginx")?.confidence("high")?;
-        let logged = failures.by_message.get(words).copied().unwrap_or(0);
-        ensure!(logged >= 3, "nginx's log has only {logged} of \"{words}\"");
         let counted = verdict.count("nginx", "connect_failures_total", Some(reason))?;
-        account.same(&format!("{words}, {upstream}"), counted, logged)?;
+        account
+            .same(&format!("{words}, {upstream}"), counted, logged)
+            .with_context(|| format!("{}\n{log}", verdict.told_of("nginx")))?;
     }
     Ok(())
 }
