@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Result;
 
-use crate::interrupt;
+use crate::{interrupt, unseen};
+
+/// How often a scenario is played that nobody could see all of.
+const ATTEMPTS: usize = 3;
 
 /// Tests counted by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,24 +27,29 @@ impl Tally {
     /// A step that counts as one test and failed.
     pub(crate) const ONE_FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 
-    /// Plays one scenario and tells how it went.
-    pub(crate) fn of(name: &str, play: impl FnOnce() -> Result<()>) -> Self {
-        if interrupt::seen() {
-            return Self::default();
-        }
-        let start = Instant::now();
-        let outcome = play();
-        let seconds = start.elapsed().as_secs_f64();
-        match outcome {
-            Ok(()) => {
+    /// Plays one scenario and tells how it went; once more where nobody could see all of it.
+    pub(crate) fn of(name: &str, mut play: impl FnMut() -> Result<()>) -> Self {
+        unseen::watch();
+        for attempt in 1.. {
+            if interrupt::seen() {
+                break;
+            }
+            let (start, before) = (Instant::now(), unseen::transitions().len());
+            let outcome = play();
+            let seconds = start.elapsed().as_secs_f64();
+            let Err(error) = outcome else {
                 println!("ok: {name} ({seconds:.1} s)");
-                Self::ONE_PASSED
-            }
-            Err(error) => {
+                return Self::ONE_PASSED;
+            };
+            let landed = unseen::transitions().split_off(before);
+            if landed.is_empty() || attempt == ATTEMPTS {
                 eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
-                Self::ONE_FAILED
+                return Self::ONE_FAILED;
             }
+            let landed = landed.join("\n");
+            eprintln!("{name} ({seconds:.1} s): {error:#}\nonce more, since nobody could see:\n{landed}");
         }
+        Self::default()
     }
 
     /// In CI a skipped test is a failure.
