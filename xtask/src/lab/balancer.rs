@@ -24,11 +24,14 @@ const BURST: usize = 32;
 /// Enough, and the most there are.
 const ENOUGH: u64 = 4;
 const ENOUGH_BURSTS: u32 = 6;
-const BURSTS: u32 = 30;
+const BURSTS: u32 = 60;
+/// Minutes of them, with real times.
+const REAL_BURSTS: u32 = 40;
 
 /// HAProxy keeps what Node.js closes.
 pub(super) fn before_node(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    let (keep_alive, purge) = if times == Times::Real { (5, 60) } else { (1, 20) };
+    let (keep_alive, purge, enough) =
+        if times == Times::Real { (5, 60, REAL_BURSTS) } else { (1, 20, ENOUGH_BURSTS) };
     let node = Node::start(Duration::from_secs(keep_alive))?;
     let idle = node.measure_idle_timeout()?;
     let before = node.connections()?;
@@ -38,7 +41,7 @@ pub(super) fn before_node(binary: &Path, times: Times, account: &mut Account) ->
     let mut bursts = Bursts::new(haproxy.port(), BURST, idle);
     while bursts.done() < BURSTS {
         bursts.next()?;
-        if bursts.done() >= ENOUGH_BURSTS && haproxy.failed_exchanges()? >= ENOUGH {
+        if bursts.done() >= enough && haproxy.failed_exchanges()? >= ENOUGH {
             break;
         }
     }

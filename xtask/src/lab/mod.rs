@@ -3,6 +3,7 @@
 
 mod balancer;
 mod closers;
+mod exhausted;
 mod goodbyes;
 mod headers;
 mod mistakes;

@@ -19,9 +19,11 @@ use crate::{
 
 /// Enough, and the longest that bursts go on.
 const ENOUGH_BURSTS: u32 = 6;
+/// Minutes of them, with real times.
+const REAL_BURSTS: u32 = 40;
 const ENOUGH_LOST: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(40);
-const REAL_LIMIT: Duration = Duration::from_mins(5);
+const REAL_LIMIT: Duration = Duration::from_mins(10);
 /// How long real times are compared with what they are scaled to: a pool of 60 s with an upstream of 5 s.
 const POOL_TO_UPSTREAM: u32 = 12;
 
@@ -68,13 +70,16 @@ fn lossy(
     let watch = Watch::begin_at(binary, node.port())?;
     let port = node.port();
     let mut stage = Stage::of(node, idle, nginx);
-    let limit = if times == Times::Real { REAL_LIMIT } else { LIMIT };
+    let (limit, enough) = match times {
+        Times::Real => (REAL_LIMIT, REAL_BURSTS),
+        Times::Scaled => (LIMIT, ENOUGH_BURSTS),
+    };
     let mut bursts = 0;
     let seen = stage.play(
         limit,
         |burst, seen| {
             bursts = burst;
-            burst >= ENOUGH_BURSTS && seen.failures.all() >= ENOUGH_LOST
+            burst >= enough && seen.failures.all() >= ENOUGH_LOST
         },
         |_, _| (),
     )?;
@@ -122,7 +127,7 @@ pub(super) fn fixed(binary: &Path, times: Times, account: &mut Account) -> Resul
     // First where an upstream of 5 s lost requests, then where the pool's own time ends.
     let around = |idle| IdleTimeout { shortest: idle, longest: idle };
     let mut stage = Stage::of(node, around(if real { race } else { Duration::from_secs(2) }), nginx);
-    let bursts = if real { 10 } else { 4 };
+    let bursts = if real { REAL_BURSTS } else { 4 };
     stage.play(REAL_LIMIT, |burst, _| burst >= bursts, |_, _| ())?;
     stage.pace(around(pool));
     stage.play(REAL_LIMIT, |burst, _| burst >= bursts + 2, |_, _| ())?;
