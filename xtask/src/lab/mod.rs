@@ -6,6 +6,7 @@ mod closers;
 mod exhausted;
 mod goodbyes;
 mod headers;
+mod losses;
 mod mistakes;
 mod page;
 mod race;

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::{Times, seconds};
+use super::{Times, losses, seconds};
 use crate::{
     account::Account,
     daemon::watch::Watch,
@@ -84,29 +84,12 @@ fn lossy(
         |_, _| (),
     )?;
     let verdict = watch.verdict_on(account, port)?;
-    account.table(
-        &["measured", ""],
-        [
-            vec![
-                "the upstream closes after".into(),
-                format!("{} to {}", seconds(idle.shortest), seconds(idle.longest)),
-            ],
-            vec!["bursts, and requests".into(), format!("{bursts}, {}", seen.answers.all)],
-            vec!["answered 502".into(), seen.answers.bad_gateway.to_string()],
-        ],
-    );
-    ensure!(
-        seen.failures.unknown.is_empty(),
-        "nginx logged errors of another kind: {:#?}",
-        seen.failures.unknown
-    );
-    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
-    let failed = seen.failures.all();
-    account.same(
-        "requests without an answer; failures in nginx's error log",
-        verdict.failed("nginx")?,
-        failed,
-    )?;
+    let closes = format!("{} to {}", seconds(idle.shortest), seconds(idle.longest));
+    let more = [
+        vec!["the upstream closes after".into(), closes],
+        vec!["bursts".into(), bursts.to_string()],
+    ];
+    let failed = losses::compare(account, &verdict, &seen, more)?;
     ensure!(failed > 0, "no request met a close in {bursts} bursts");
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("node")?;
@@ -136,12 +119,7 @@ pub(super) fn fixed(binary: &Path, times: Times, account: &mut Account) -> Resul
     let verdict = watch.verdict_on(account, port)?;
     let requests = u64::from(bursts + 2) * POOL as u64;
     ensure!(seen.answers.all == requests, "{} of {requests} requests answered", seen.answers.all);
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    account.same(
-        "requests without an answer; failures in nginx's error log",
-        verdict.failed("nginx")?,
-        seen.failures.all(),
-    )?;
+    losses::compare(account, &verdict, &seen, [])?;
     let opened = verdict.count("nginx", "connections_opened_total", None)?;
     account.same("connections opened by nginx; accepted by Node.js", opened, stage.node().connections()?)?;
     let by = |who| verdict.count("nginx", "connections_closed_total", Some(who));
