@@ -27,7 +27,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         title: "A firewall forgets idle connections and answers what comes on them with a reset.",
         setup: "The same, and nftables rejects with a TCP reset.",
         software: &[Uvicorn, Nftables],
-        scaled: "Forgotten after 124 s, and used after 126.5 s: no quiet time of any upstream.",
+        scaled: "`nf_conntrack_tcp_timeout_established` 125 s and 127 s of quiet, which is no idle timeout of any upstream.",
         real: None,
         expected: &[&["silent_drop"]],
         play: Play::Software("silent drop: reset after a long quiet time"),
