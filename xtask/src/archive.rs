@@ -37,9 +37,9 @@ impl Archive {
         fs::create_dir_all(directory.join("lists/partial")).context("making a directory for apt")?;
         fs::create_dir_all(directory.join("cache/archives/partial")).context("making a directory for apt")?;
         let mirror = mirror().context("apt knows no mirror of Debian: other suites are read from there")?;
-        let sources: String =
-            suites.iter().map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n")).collect();
-        fs::write(directory.join("sources.list"), sources).context("writing apt's sources")?;
+        let source = |suite: &&str| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+        let sources: Vec<_> = suites.iter().map(source).collect();
+        fs::write(directory.join("sources.list"), sources.concat()).context("writing apt's sources")?;
         let archive = Self { directory };
         process::run("apt-get update", archive.apt("apt-get").args(["-q", "update"]), LIMIT)?;
         Ok(archive)

@@ -145,6 +145,11 @@ impl Verdict {
         LOST.iter().map(|family| self.count(proxy, family.trim_start_matches("finwatch_"), None)).sum()
     }
 
+    /// Requests of the pair that met the close of an idle connection.
+    pub(crate) fn lost_to_idle_close(&self, proxy: &str) -> Result<u64> {
+        self.count(proxy, "requests_on_peer_closed_socket_total", None)
+    }
+
     /// Requests of the pair that reached the upstream and that no answer came to.
     pub(crate) fn unanswered(&self, proxy: &str) -> Result<u64> {
         let resets: u64 = ["waiting", "first_request", "reused_request"]

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Times;
+use super::{Times, losses};
 use crate::{
     account::{Account, expect},
     daemon::watch::Watch,
@@ -54,19 +54,7 @@ pub(super) fn tls_race(binary: &Path, _: Times, account: &mut Account) -> Result
     let enough = |burst, failed| burst >= ENOUGH_BURSTS && failed >= ENOUGH;
     let seen = stage.play(LIMIT, |burst, seen| enough(burst, seen.failures.all()), |_, _| ())?;
     let verdict = watch.verdict_on(account, port)?;
-    account.table(
-        &["measured", ""],
-        [
-            vec!["requests".into(), seen.answers.all.to_string()],
-            vec!["answered 502".into(), seen.answers.bad_gateway.to_string()],
-        ],
-    );
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
-    let failed = seen.failures.all();
-    account
-        .same("requests without an answer; failures in nginx's error log", verdict.failed("nginx")?, failed)
-        .with_context(|| format!("{}\n{:?}", verdict.told_of("nginx"), seen.failures.by_message))?;
+    let failed = losses::compare(account, &verdict, &seen, [])?;
     ensure!(failed > 0, "no request met a close");
     Ok(())
 }
@@ -131,13 +119,7 @@ fn rounds(binary: &Path, account: &mut Account, node: &Node, nginx: &Nginx) -> R
         ask(nginx.port())?;
     }
     let verdict = watch.verdict_on(account, node.port())?;
-    let seen = nginx.seen()?;
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    account.same(
-        "requests without an answer; failures in nginx's error log",
-        verdict.failed("nginx")?,
-        seen.failures.all(),
-    )?;
+    losses::compare(account, &verdict, &nginx.seen()?, [])?;
     closes(account, &verdict.pair("nginx")?["counts"]);
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Times;
+use super::{Times, losses};
 use crate::{
     account::Account,
     daemon::watch::Watch,
@@ -115,13 +115,7 @@ pub(super) fn nginx(binary: &Path, _: Times, account: &mut Account) -> Result<()
     let mut stage = Stage::of(node, IdleTimeout { shortest: IDLE, longest: IDLE }, nginx);
     let seen = stage.play(Duration::from_mins(1), |burst, _| burst >= ROUNDS, |_, _| ())?;
     let verdict = watch.verdict_on(account, port)?;
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    let failed = seen.failures.all();
-    account.same(
-        "requests without an answer; failures in nginx's error log",
-        verdict.failed("nginx")?,
-        failed,
-    )?;
+    losses::compare(account, &verdict, &seen, [])?;
     let opened = verdict.count("nginx", "connections_opened_total", None)?;
     account.same("connections opened by nginx; accepted by Node.js", opened, stage.node().connections()?)
 }

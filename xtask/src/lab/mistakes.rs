@@ -11,7 +11,7 @@ use super::Times;
 use crate::{
     account::Account,
     daemon::watch::{Verdict, Watch},
-    interrupt,
+    host, interrupt, process,
     traffic::{
         SETTLE,
         clients::{at_once, until},
@@ -38,14 +38,21 @@ pub(super) fn connection_close(binary: &Path, _: Times, account: &mut Account) -
 }
 
 fn unkept(binary: &Path, account: &mut Account, location: &str) -> Result<()> {
-    let (opened, requests) = play(binary, account, 1, "keepalive 32;", location, 4)?;
+    let (opened, requests) = play(binary, account, 1, "keepalive 32;", location, |nginx| {
+        let (url, seconds) = (format!("http://{}/ok", nginx.address()), format!("{}s", TRAFFIC.as_secs()));
+        let mut wrk = host::command("wrk");
+        wrk.args(["--threads", "2", "--connections", "4", "--duration", &seconds, &url]);
+        process::run("wrk", &mut wrk, 10 * TRAFFIC)
+    })?;
     account.same("connections opened by nginx; requests in its access log", opened, requests)
 }
 
 /// 200 requests a second in groups of 20, over four workers that keep four connections each.
 pub(super) fn four_workers(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
     let location = "proxy_http_version 1.1; proxy_set_header Connection \"\";";
-    let (opened, requests) = play(binary, account, 4, "keepalive 4;", location, 20)?;
+    let (opened, requests) = play(binary, account, 4, "keepalive 4;", location, |nginx| {
+        until(Instant::now() + TRAFFIC, PACE, || at_once(nginx.port(), "/ok", 20))
+    })?;
     ensure!(opened < requests, "{opened} connections for {requests} requests: nothing was kept");
     Ok(())
 }
@@ -57,7 +64,7 @@ fn play(
     workers: usize,
     upstream: &str,
     location: &str,
-    group: usize,
+    traffic: impl FnOnce(&Nginx) -> Result<()>,
 ) -> Result<(u64, u64)> {
     let node = Node::serve(&Server::obeying(LONG))?;
     let mut proxy = Proxy::to(node.address());
@@ -65,7 +72,7 @@ fn play(
     proxy.location(location);
     let nginx = Nginx::with_workers(workers, &[proxy])?;
     let watch = Watch::begin_at(binary, node.port())?;
-    until(Instant::now() + TRAFFIC, PACE, || at_once(nginx.port(), "/ok", group))?;
+    traffic(&nginx)?;
     interrupt::pause(SETTLE)?;
     let verdict: Verdict = watch.verdict_on(account, node.port())?;
     let seen = nginx.seen()?;

@@ -3,8 +3,10 @@
 
 mod balancer;
 mod closers;
+mod exhausted;
 mod goodbyes;
 mod headers;
+mod losses;
 mod mistakes;
 mod page;
 mod race;

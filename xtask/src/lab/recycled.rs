@@ -4,7 +4,7 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Times;
+use super::{Times, losses};
 use crate::{
     account::Account,
     daemon::watch::{Verdict, Watch},
@@ -71,7 +71,7 @@ pub(super) fn terminated(binary: &Path, _: Times, account: &mut Account) -> Resu
     php.check()?;
     interrupt::pause(SETTLE)?;
     let verdict = watch.verdict_on(account, php.port())?;
-    compare(account, &verdict, &nginx)?;
+    all_reached_a_worker(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx").map(drop)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn gunicorn_timeout(binary: &Path, _: Times, account: &mut Account) -
     gunicorn.check()?;
     interrupt::pause(SETTLE)?;
     let verdict = watch.verdict_on(account, gunicorn.port())?;
-    compare(account, &verdict, &nginx)?;
+    all_reached_a_worker(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx")?.listens("gunicorn")
 }
 
@@ -117,22 +117,15 @@ fn kept(upstream: u16) -> Result<Nginx> {
 
 /// Requests that no answer came to, by both counts.
 fn compare(account: &mut Account, verdict: &Verdict, nginx: &Nginx) -> Result<()> {
-    let seen = nginx.seen()?;
-    account.table(
-        &["measured", ""],
-        [
-            vec!["requests".into(), seen.answers.all.to_string()],
-            vec!["answered 502".into(), seen.answers.bad_gateway.to_string()],
-        ],
-    );
-    ensure!(seen.failures.unknown.is_empty(), "nginx logged errors: {:#?}", seen.failures.unknown);
-    account.table(&["finwatch's counters", ""], verdict.failures("nginx")?);
-    let failed = seen.failures.all();
-    account.same(
-        "requests without an answer; failures in nginx's error log",
-        verdict.failed("nginx")?,
-        failed,
-    )?;
+    let failed = losses::compare(account, verdict, &nginx.seen()?, [])?;
     ensure!(failed > 0, "no worker was ended with a request in it");
     Ok(())
+}
+
+/// All of them were in a worker that was ended: none met the close of an idle connection.
+fn all_reached_a_worker(account: &mut Account, verdict: &Verdict, nginx: &Nginx) -> Result<()> {
+    compare(account, verdict, nginx)?;
+    let failed = nginx.seen()?.failures.all();
+    account.same("of them those that had reached a worker: all", verdict.unanswered("nginx")?, failed)?;
+    account.same("of them lost to the close of an idle connection: none", verdict.lost_to_idle_close("nginx")?, 0)
 }

@@ -25,6 +25,7 @@ pub(super) enum Software {
     Uvicorn,
     Grpcio,
     Nftables,
+    Wrk,
 }
 
 impl Software {
@@ -43,6 +44,7 @@ impl Software {
             Self::Gunicorn => printed(&python::program("gunicorn"), "--version"),
             Self::Uvicorn => printed(&python::program("uvicorn"), "--version"),
             Self::Grpcio => python_library("grpcio"),
+            Self::Wrk => printed(&found("wrk"), "--version"),
             Self::Nftables => printed(&found("nft"), "--version"),
         }
     }

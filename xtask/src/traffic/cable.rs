@@ -1,6 +1,6 @@
 //! Two network namespaces with a cable between them, and a firewall at one end of it.
 
-use std::{fs, path::Path, process::Command};
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -57,25 +57,25 @@ impl Cable {
         inside(&self.server)
     }
 
-    /// From now on the firewall at the server's end knows nothing of connections from these ports.
-    pub(crate) fn forget(&self, ports: &[u16], unknown: Unknown, dir: &Path) -> Result<()> {
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    /// From now on a firewall at the server's end tracks connections, and forgets those that are quiet for so long.
+    pub(crate) fn firewall(&self, forgets: Duration, unknown: Unknown) -> Result<()> {
         let verdict = match unknown {
             Unknown::Dropped => "drop",
             Unknown::Reset => "reject with tcp reset",
         };
-        let rules = dir.join("firewall");
-        let text = format!(
-            "table inet firewall {{ chain arriving {{ type filter hook input priority 0;
-                tcp sport {{ {} }} {verdict}
-            }}
-            }}",
-            ports.join(", ")
+        let rules = format!(
+            "table inet firewall {{\nchain arriving {{\ntype filter hook input priority 0;\n\
+             ct state established accept\ntcp flags & (syn | ack) == syn accept\nmeta l4proto tcp {verdict}\n}}\n}}"
         );
-        fs::write(&rules, text).context("writing the firewall's rules")?;
-        let status =
-            self.at_server().args(["nft", "--file"]).arg(rules).status().context("nft of nftables")?;
-        ensure!(status.success(), "nft: {status}");
+        // The settings are there once the rules are; without the second a segment would begin a connection anew.
+        let settings = format!(
+            "cd /proc/sys/net/netfilter && echo {} >nf_conntrack_tcp_timeout_established && echo 0 >nf_conntrack_tcp_loose",
+            forgets.as_secs()
+        );
+        for command in [["nft", &rules].as_slice(), &["sh", "-c", &settings]] {
+            let status = self.at_server().args(command).status().context("ip of iproute2")?;
+            ensure!(status.success(), "{}: {status}", command.join(" "));
+        }
         Ok(())
     }
 }

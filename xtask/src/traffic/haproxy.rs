@@ -43,7 +43,7 @@ impl HaProxy {
                 log global
                 option httplog
                 timeout connect 2s
-                timeout client 30s
+                timeout client 2m
                 {defaults}
             frontend clients
                 bind 127.0.0.1:{port}

@@ -25,6 +25,8 @@ const TLS: &str = include_str!("tls.js");
 const H2: &str = include_str!("h2.js");
 /// One that does what the path asks for.
 const BEHAVIOURS: &str = include_str!("behaviours.js");
+/// A client that does what it is asked for.
+const AGENT: &str = include_str!("agent.js");
 /// How long Node.js may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How much longer than the timeout asked for an idle connection may last: Node.js adds a second from version 20 on.
@@ -87,6 +89,11 @@ impl Server<'_> {
     /// One that speaks HTTP/2; see h2.js.
     pub(crate) const fn h2(keep_alive: Duration) -> Self {
         Self { script: H2, ..Self::busy(keep_alive) }
+    }
+
+    /// A client with a pool of so many connections; see agent.js.
+    pub(crate) const fn agent(limit: u32) -> Self {
+        Self { script: AGENT, workers: limit, ..Self::busy(Duration::ZERO) }
     }
 
     /// One that does what the path asks for; see behaviours.js.

@@ -3,7 +3,7 @@
 use crate::lab::{
     mistakes, race,
     scenario::{Play, Scenario},
-    software::Software::{Gunicorn, Nginx, Node},
+    software::Software::{Gunicorn, Nginx, Node, Wrk},
     unkept,
 };
 
@@ -37,8 +37,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "http-1.0",
         case: 6,
         title: "`keepalive` without `proxy_http_version 1.1`: nginx asks by HTTP/1.0, and nothing is kept.",
-        setup: "nginx in front of Node.js, which closes nothing by itself; groups of 4 requests for 13 s.",
-        software: &[Nginx, Node],
+        setup: "nginx in front of Node.js, which closes nothing by itself; `wrk` with 4 connections for 13 s.",
+        software: &[Nginx, Node, Wrk],
         scaled: "No timeout takes part.",
         real: None,
         expected: &[&["keep_alive_not_in_effect"]],
@@ -49,7 +49,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         case: 6,
         title: "`keepalive` without `proxy_set_header Connection \"\"`: nginx sends `Connection: close`, and nothing is kept.",
         setup: "As above, by HTTP/1.1.",
-        software: &[Nginx, Node],
+        software: &[Nginx, Node, Wrk],
         scaled: "No timeout takes part.",
         real: None,
         expected: &[&["keep_alive_not_in_effect"]],

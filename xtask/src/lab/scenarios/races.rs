@@ -117,8 +117,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "tie-60-60",
         case: 7,
         title: "Both ends close after the same time: either may be first.",
-        setup: "nginx in front of HAProxy, whose `timeout http-keep-alive` is as long as nginx's `keepalive_timeout`; groups of 8 \
-                requests, each left idle until both times have passed.",
+        setup: "Six nginx in front of HAProxy, whose `timeout http-keep-alive` is as long as their `keepalive_timeout`; each sends groups \
+                of 4 requests, left idle until both times have passed.",
         software: &[Nginx, HaProxy, Node],
         scaled: "3 s = 3 s for 60 s = 60 s.",
         real: Some("60 s = 60 s."),

@@ -1,7 +1,7 @@
 //! Upstreams and networks that fail, and upstreams that close idle connections.
 
 use crate::lab::{
-    closers, recycled,
+    closers, exhausted, recycled,
     scenario::{Play, Scenario},
     software::Software::{Apache, Gunicorn, HaProxy, Nftables, Nginx, Node, PhpFpm, Uvicorn},
 };
@@ -12,10 +12,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "forgotten",
         case: 8,
         title: "A firewall forgets idle connections and drops what comes on them.",
-        setup: "A client with a pool of 8, uvicorn in another network namespace, and nftables that no longer lets 6 of the connections \
-                through. The client gives up after 3 s, its own counts are the ground truth.",
+        setup: "A client with a pool of 8, uvicorn in another network namespace, and nftables there, which lets through what it \
+                tracks as established. The client uses 2 of its connections all the time; the other 6 are quiet until they are \
+                forgotten, and then used. The client gives up after 3 s, its own counts are the ground truth.",
         software: &[Uvicorn, Nftables],
-        scaled: "Forgotten after 2 s of quiet for 240 or 350 s.",
+        scaled: "`nf_conntrack_tcp_timeout_established` 7 s and 9 s of quiet, for 240 or 350 s.",
         real: None,
         expected: &[&["silent_drop"]],
         play: Play::Software("silent drop: never acknowledged"),
@@ -26,10 +27,23 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         title: "A firewall forgets idle connections and answers what comes on them with a reset.",
         setup: "The same, and nftables rejects with a TCP reset.",
         software: &[Uvicorn, Nftables],
-        scaled: "Forgotten after 126.5 s, no quiet time of any upstream.",
+        scaled: "`nf_conntrack_tcp_timeout_established` 125 s and 127 s of quiet, which is no idle timeout of any upstream.",
         real: None,
         expected: &[&["silent_drop"]],
         play: Play::Software("silent drop: reset after a long quiet time"),
+    },
+    Scenario {
+        name: "client-pool-exhausted",
+        case: 9,
+        title: "A client's own pool of connections is exhausted: requests wait in the client, and the upstream is not to blame. No segment \
+                shows what was never sent; what finwatch shows is a pool that stands still at the client's limit.",
+        setup: "Node.js's `http.Agent` with `maxSockets` 20 in front of gunicorn with 64 threads; requests of 2 s come one a second, \
+                then 25 a second. The client gives up those that get no connection within 3 s; `ss` is asked for its connections.",
+        software: &[Node, Gunicorn],
+        scaled: "No timeout takes part.",
+        real: None,
+        expected: &[&[]],
+        play: Play::Lab(exhausted::agent),
     },
     Scenario {
         name: "backlog-full",

@@ -1,7 +1,7 @@
-"""A client with a pool: asks once on each of its connections, leaves them alone until the file `go` is there, and asks
-on all of them again. Prints its ports, and what came of the second requests.
+"""A client with a pool: asks once on each of its connections, goes on with some of them until the file `go` is there, and
+asks on all of them again. Says when the pool is there, and prints what came of the last requests.
 
-Arguments: host, port, connections, how many seconds an answer may take.
+Arguments: host, port, connections, how many of them are used all the time, how many seconds an answer may take.
 """
 
 import pathlib
@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-host, port, connections, patience = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+host, port, connections, used, patience = sys.argv[1], *map(int, sys.argv[2:])
 REQUEST = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
@@ -28,13 +28,18 @@ def outcome(connection):
         return "reset"
 
 
+def ask(connections):
+    for connection in connections:
+        connection.sendall(REQUEST)
+        assert outcome(connection) == "answered"
+
+
 pool = [socket.create_connection((host, port), patience) for _ in range(connections)]
-for connection in pool:
-    connection.sendall(REQUEST)
-    assert outcome(connection) == "answered"
-print(*(connection.getsockname()[1] for connection in pool), flush=True)
+ask(pool)
+print("ready", flush=True)
 while not pathlib.Path("go").exists():
-    time.sleep(0.05)
+    ask(pool[:used])
+    time.sleep(0.2)
 for connection in pool:
     connection.sendall(REQUEST)
 deadline = time.monotonic() + patience

@@ -16,15 +16,18 @@ use crate::{
 
 /// A client with a pool.
 const CLIENT: &str = include_str!("client.py");
-/// Connections of its pool, and how many of them are forgotten.
+/// Connections of its pool, and how many of them are left alone and forgotten, so long before they are used again.
 const POOL: u64 = 8;
 const FORGOTTEN: u64 = 6;
+const FORGOTTEN_BEFORE: Duration = Duration::from_secs(2);
+/// When the firewall forgets a connection: longer than a busy machine keeps the client from what it uses all the time.
+const FORGETS: Duration = Duration::from_secs(7);
 /// Seconds after which the client gives up.
 const PATIENCE: &str = "3";
 /// Where the servers of both scenarios, which go on at the same time, listen.
 const PORTS: [u16; 2] = [8080, 8081];
-/// The first quiet time that finwatch takes for a long one: the bound of a bucket and some.
-const LONG_QUIET: Duration = Duration::from_millis(126_500);
+/// The same for a quiet time that finwatch takes for a long one, the bound of a bucket and some when it is used again.
+const FORGETS_LATE: Duration = Duration::from_secs(125);
 
 /// What came of the requests on a pool that was quiet, as the client counts.
 struct Outcome {
@@ -33,28 +36,27 @@ struct Outcome {
     reset: u64,
 }
 
-/// A client's pool is left alone for so long, then most of it is forgotten, and the client uses all of it.
+/// A client uses a part of its pool all the time; the rest is left alone until the firewall has forgotten it, and then the
+/// client uses all of it.
 fn play(
     binary: &Path,
     port: u16,
-    quiet: Duration,
+    forgets: Duration,
     unknown: Unknown,
 ) -> Result<(Watch, Outcome, Cable, Python)> {
     let cable = Cable::lay(&port.to_string())?;
+    cable.firewall(forgets, unknown)?;
     let args = ["--host", Cable::server_address(), "--timeout-keep-alive", "300"];
     let mut server = Python::uvicorn_by(cable.at_server(), &args, port)?;
     // No probe from here reaches it.
     interrupt::pause(Duration::from_secs(3))?;
     server.check()?;
     let watch = Watch::begin(binary)?;
-    let arguments = [Cable::server_address(), &port.to_string(), &POOL.to_string(), PATIENCE];
+    let [pool, used] = [POOL, POOL - FORGOTTEN].map(|count| count.to_string());
+    let arguments = [Cable::server_address(), &port.to_string(), &pool, &used, PATIENCE];
     let mut client = Python::script(cable.at_client(), CLIENT, &arguments)?;
-    let ports = client.said(1)?[0].split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>();
-    let ports = ports.context("the client's ports")?;
-    ensure!(ports.len() as u64 == POOL, "the client has a pool of {ports:?}");
-    interrupt::pause(quiet)?;
-    let forgotten = &ports[..usize::try_from(FORGOTTEN).context("a few")?];
-    cable.forget(forgotten, unknown, client.path())?;
+    client.said(1)?;
+    interrupt::pause(forgets + FORGOTTEN_BEFORE)?;
     fs::write(client.path().join("go"), "").context("telling the client to go on")?;
     let counts = client.said(2)?[1].split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>();
     let &[answered, timed_out, reset, 0] = counts.context("the client's counts")?.as_slice() else {
@@ -65,7 +67,7 @@ fn play(
 
 /// Packets vanish; the client gives up.
 pub(super) fn never_acknowledged(binary: &Path, account: &mut Account) -> Result<()> {
-    let (watch, outcome, _cable, _server) = play(binary, PORTS[0], Duration::from_secs(2), Unknown::Dropped)?;
+    let (watch, outcome, _cable, _server) = play(binary, PORTS[0], FORGETS, Unknown::Dropped)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
     let verdict = watch.verdict(account, &format!("{}:{}", Cable::server_address(), PORTS[0]))?;
     let told = verdict.only("silent_drop", "python3")?;
@@ -81,7 +83,7 @@ pub(super) fn never_acknowledged(binary: &Path, account: &mut Account) -> Result
 
 /// The firewall answers with a reset, after a quiet time that no upstream has.
 pub(super) fn reset_after_long_quiet(binary: &Path, account: &mut Account) -> Result<()> {
-    let (watch, outcome, _cable, _server) = play(binary, PORTS[1], LONG_QUIET, Unknown::Reset)?;
+    let (watch, outcome, _cable, _server) = play(binary, PORTS[1], FORGETS_LATE, Unknown::Reset)?;
     ensure!(outcome.answered == POOL - FORGOTTEN, "{} were answered", outcome.answered);
     let verdict = watch.verdict(account, &format!("{}:{}", Cable::server_address(), PORTS[1]))?;
     let told = verdict.only("silent_drop", "python3")?;
