@@ -16,6 +16,7 @@ pub(crate) mod tmux;
 pub(crate) mod trace;
 pub(crate) mod traffic;
 pub(crate) mod tun;
+pub(crate) mod types;
 
 use std::{env, thread, time::Duration};
 
