@@ -6,7 +6,10 @@
 //!
 //! Format: <https://docs.kernel.org/bpf/btf.html>
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{CStr, CString},
+};
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LENGTH: usize = 24;
@@ -58,6 +61,8 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Where in `types` each type begins; type ids count from 1.
     positions: Vec<u32>,
+    /// Where the first struct, or other name for a type, of each name begins.
+    named: HashMap<(u32, &'a CStr), usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,11 +96,16 @@ impl<'a> Btf<'a> {
         };
         let types = section(header(8)?, header(12)?).ok_or(BtfError::Malformed)?;
         let strings = section(header(16)?, header(20)?).ok_or(BtfError::Malformed)?;
-        let mut btf = Self { types, strings, positions: Vec::new() };
+        let mut btf = Self { types, strings, positions: Vec::new(), named: HashMap::new() };
         let mut position = 0;
         while position < types.len() {
             let found = btf.at(position).ok_or(BtfError::Malformed)?;
             btf.positions.push(u32::try_from(position).map_err(|_| BtfError::Malformed)?);
+            if matches!(found.kind, kind::STRUCT | kind::TYPEDEF)
+                && let Some(name) = text(strings, found.name)
+            {
+                btf.named.entry((found.kind, name)).or_insert(position);
+            }
             position += TYPE_LENGTH + trailing(found)?;
         }
         if position == types.len() { Ok(btf) } else { Err(BtfError::Malformed) }
@@ -104,7 +114,7 @@ impl<'a> Btf<'a> {
     /// Byte offset of a member, reached through nested and unnamed members; `None` when the kernel has none or it is a
     /// bit field.
     pub fn offset_of(&self, kernel_type: &str, path: &str) -> Option<u32> {
-        let mut owner = self.find_struct(kernel_type)?;
+        let mut owner = self.find(kind::STRUCT, kernel_type)?;
         let mut bits = 0;
         for name in path.split('.') {
             let (member_type, member_bits) = self.member(owner, name, &mut HashSet::new(), MAX_NESTED)?;
@@ -116,9 +126,7 @@ impl<'a> Btf<'a> {
 
     /// How many arguments a tracepoint hands to programs; `None` when the kernel has no such tracepoint.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<u32> {
-        let name = format!("btf_trace_{tracepoint}");
-        let found =
-            self.types().find(|found| found.kind == kind::TYPEDEF && self.is_named(found.name, &name))?;
+        let found = self.find(kind::TYPEDEF, &format!("btf_trace_{tracepoint}"))?;
         let pointer = self.by_id(found.referred)?;
         let prototype = self.by_id(pointer.referred)?;
         let is_prototype = pointer.kind == kind::PTR && prototype.kind == kind::FUNC_PROTO;
@@ -128,15 +136,13 @@ impl<'a> Btf<'a> {
 
     /// Whether the kernel has a function of this name.
     pub fn has_function(&self, name: &str) -> bool {
-        self.types().any(|found| found.kind == kind::FUNC && self.is_named(found.name, name))
+        let mut types = self.positions.iter().filter_map(|position| self.at(*position as usize));
+        types.any(|found| found.kind == kind::FUNC && self.is_named(found.name, name))
     }
 
-    fn find_struct(&self, name: &str) -> Option<Type> {
-        self.types().find(|found| found.kind == kind::STRUCT && self.is_named(found.name, name))
-    }
-
-    fn types(&self) -> impl Iterator<Item = Type> {
-        self.positions.iter().filter_map(|position| self.at(*position as usize))
+    fn find(&self, kind: u32, name: &str) -> Option<Type> {
+        let name = CString::new(name).ok()?;
+        self.at(*self.named.get(&(kind, name.as_c_str()))?)
     }
 
     fn by_id(&self, id: u32) -> Option<Type> {
@@ -191,20 +197,14 @@ impl<'a> Btf<'a> {
     }
 
     fn is_named(&self, offset: u32, name: &str) -> bool {
-        let Some(text) = self.strings.get(offset as usize..) else { return false };
-        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        text(self.strings, offset).is_some_and(|text| text.to_bytes() == name.as_bytes())
     }
 
     fn at(&self, position: usize) -> Option<Type> {
-        let info = word(self.types, position + 4)?;
-        Some(Type {
-            name: word(self.types, position)?,
-            kind: info >> 24 & 0x1f,
-            length: info & 0xffff,
-            kind_flag: info >> 31 != 0,
-            referred: word(self.types, position + 8)?,
-            position,
-        })
+        let (words, _) = self.types.get(position..)?.first_chunk::<TYPE_LENGTH>()?.as_chunks();
+        let [name, info, referred] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
+        let (kind, length, kind_flag) = (info >> 24 & 0x1f, info & 0xffff, info >> 31 != 0);
+        Some(Type { name, kind, length, kind_flag, referred, position })
     }
 }
 
@@ -220,6 +220,10 @@ fn trailing(found: Type) -> Result<usize, BtfError> {
         unknown => return Err(BtfError::Kind(unknown)),
     };
     Ok(found.length as usize * each)
+}
+
+fn text(strings: &[u8], offset: u32) -> Option<&CStr> {
+    CStr::from_bytes_until_nul(strings.get(offset as usize..)?).ok()
 }
 
 fn word(data: &[u8], at: usize) -> Option<u32> {

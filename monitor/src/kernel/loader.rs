@@ -168,7 +168,19 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, KernelError> {
         return Err(KernelError::MissingFields(missing));
     }
     let numbers: Vec<u32> = located.iter().map(|(_, offset)| offset.unwrap_or(0)).collect();
-    Ok(Offsets::from_slice(&numbers).expect("one number per field"))
+    Ok(whole_ways(Offsets::from_slice(&numbers).expect("one number per field")))
+}
+
+/// Fields are read one after the other: where one on the way is missing, the programs are told that there is no way at
+/// all. They would read something else at its place, or the kernel would refuse them.
+fn whole_ways(mut offsets: Offsets) -> Offsets {
+    if [offsets.cgroup_kn, offsets.kn_id].contains(&0) {
+        offsets.cgroup_data = 0;
+    }
+    if [offsets.mm, offsets.file_dentry, offsets.dentry_name].contains(&0) {
+        offsets.exe_file = 0;
+    }
+    offsets
 }
 
 /// How many sets the table of closed connections has, so that it holds `connections` at least.

@@ -6,6 +6,7 @@ mod busy;
 mod confined;
 mod docs;
 mod exposed;
+mod fallbacks;
 mod faults;
 mod filters;
 mod harness;

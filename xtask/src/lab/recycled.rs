@@ -127,5 +127,9 @@ fn all_reached_a_worker(account: &mut Account, verdict: &Verdict, nginx: &Nginx)
     compare(account, verdict, nginx)?;
     let failed = nginx.seen()?.failures.all();
     account.same("of them those that had reached a worker: all", verdict.unanswered("nginx")?, failed)?;
-    account.same("of them lost to the close of an idle connection: none", verdict.lost_to_idle_close("nginx")?, 0)
+    account.same(
+        "of them lost to the close of an idle connection: none",
+        verdict.lost_to_idle_close("nginx")?,
+        0,
+    )
 }

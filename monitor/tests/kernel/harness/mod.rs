@@ -17,6 +17,7 @@ pub(crate) mod trace;
 pub(crate) mod tracefs;
 pub(crate) mod traffic;
 pub(crate) mod tun;
+pub(crate) mod types;
 pub(crate) mod unseen;
 
 use std::{env, thread, time::Duration};
