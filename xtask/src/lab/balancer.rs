@@ -114,5 +114,9 @@ pub(super) fn tie(binary: &Path, times: Times, account: &mut Account) -> Result<
         ],
     );
     let logged = proxies.iter().map(|nginx| Ok(nginx.seen()?.failures.all())).sum::<Result<u64>>()?;
-    account.same("requests without an answer; failures in nginx's error logs", verdict.failed("nginx")?, logged)
+    account.same(
+        "requests without an answer; failures in nginx's error logs",
+        verdict.failed("nginx")?,
+        logged,
+    )
 }

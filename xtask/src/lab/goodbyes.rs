@@ -99,7 +99,11 @@ fn compare_calls(
     let verdict = watch.verdict_on(account, server.port())?;
     let [had, connections] = server.told()?;
     expect("calls the server had; answered and failed by the clients", had, calls.answered + calls.failed)?;
-    account.same("calls without an answer; those that failed by the clients", verdict.failed(proxy)?, calls.failed)?;
+    account.same(
+        "calls without an answer; those that failed by the clients",
+        verdict.failed(proxy)?,
+        calls.failed,
+    )?;
     let opened = verdict.count(proxy, "connections_opened_total", None)?;
     account.same("connections opened; those the server had calls on", opened, connections)?;
     ensure!(connections > 2 * AT_ONCE as u64, "only {connections} connections: GOAWAY was not said");

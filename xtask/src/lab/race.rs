@@ -85,10 +85,7 @@ fn lossy(
     )?;
     let verdict = watch.verdict_on(account, port)?;
     let closes = format!("{} to {}", seconds(idle.shortest), seconds(idle.longest));
-    let more = [
-        vec!["the upstream closes after".into(), closes],
-        vec!["bursts".into(), bursts.to_string()],
-    ];
+    let more = [vec!["the upstream closes after".into(), closes], vec!["bursts".into(), bursts.to_string()]];
     let failed = losses::compare(account, &verdict, &seen, more)?;
     ensure!(failed > 0, "no request met a close in {bursts} bursts");
     let told = verdict.only("keep_alive_race", "nginx")?;

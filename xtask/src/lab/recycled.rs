@@ -29,8 +29,18 @@ const WORKERS: usize = 3;
 /// Quick requests beside them, more than a worker answers before it is replaced.
 const QUICK: u32 = 30;
 /// The grace time is the one second that all gunicorns here have.
-const MAX_REQUESTS: [&str; 10] =
-    ["--worker-class", "gthread", "--threads", "8", "--workers", "2", "--keep-alive", "30", "--max-requests", "20"];
+const MAX_REQUESTS: [&str; 10] = [
+    "--worker-class",
+    "gthread",
+    "--threads",
+    "8",
+    "--workers",
+    "2",
+    "--keep-alive",
+    "30",
+    "--max-requests",
+    "20",
+];
 /// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
 const APART: Duration = Duration::from_millis(100);
 
@@ -117,5 +127,9 @@ fn all_reached_a_worker(account: &mut Account, verdict: &Verdict, nginx: &Nginx)
     compare(account, verdict, nginx)?;
     let failed = nginx.seen()?.failures.all();
     account.same("of them those that had reached a worker: all", verdict.unanswered("nginx")?, failed)?;
-    account.same("of them lost to the close of an idle connection: none", verdict.lost_to_idle_close("nginx")?, 0)
+    account.same(
+        "of them lost to the close of an idle connection: none",
+        verdict.lost_to_idle_close("nginx")?,
+        0,
+    )
 }

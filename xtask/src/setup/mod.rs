@@ -177,7 +177,8 @@ impl Plan {
             ));
         }
         if purpose == Purpose::Lab && !tomcat::installed() {
-            packages.push(Package::new("tomcat10-user", "an upstream of the lab; the package has no service"));
+            packages
+                .push(Package::new("tomcat10-user", "an upstream of the lab; the package has no service"));
         }
         if purpose.tests() && !python::makes_environments() {
             packages.push(Package::new("python3-venv", "room for the Python servers of tests"));

@@ -62,7 +62,9 @@ fn write(program: &Path, unpacked: &Path) -> Result<()> {
     let libraries = libraries.map(|entry| entry.path()).find(|path| path.join("libc.so.6").exists());
     let libraries = libraries.context("the packages have no C library")?;
     let files = fs::read_dir(&libraries).context("reading the libraries")?.flatten();
-    let is_loader = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-linux"));
+    let is_loader = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-linux"))
+    };
     let loader = files.map(|entry| entry.path()).find(is_loader).context("the packages have no loader")?;
     let named = unpacked.join("loader/nginx");
     fs::create_dir_all(unpacked.join("loader")).context("a directory for the loader")?;

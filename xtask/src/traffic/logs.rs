@@ -61,7 +61,8 @@ impl Failures {
 
     /// The same of one upstream's address: lines about others do not count.
     pub(crate) fn toward(error_log: &str, upstream: &str) -> Self {
-        let ours = |line: &&str| !line.contains(", upstream: \"") || line.contains(&format!("://{upstream}/"));
+        let ours =
+            |line: &&str| !line.contains(", upstream: \"") || line.contains(&format!("://{upstream}/"));
         Self::count(&error_log.lines().filter(ours).collect::<Vec<_>>().join("\n"))
     }
 

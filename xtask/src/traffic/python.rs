@@ -130,7 +130,8 @@ impl Python {
     /// What a script has printed once it has come to its end.
     pub(crate) fn printed(mut self, limit: Duration) -> Result<String> {
         let status = interrupt::poll(limit, || self.running.ended())?;
-        let status = status.with_context(|| format!("the script did not end in time: {}", self.read("log")))?;
+        let status =
+            status.with_context(|| format!("the script did not end in time: {}", self.read("log")))?;
         ensure!(status.success(), "the script failed ({status}): {}", self.read("log"));
         Ok(self.read("out"))
     }

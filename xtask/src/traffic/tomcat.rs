@@ -35,7 +35,10 @@ impl Tomcat {
     /// At that port of [`WITHIN`] in a namespace beside us.
     pub(crate) fn start(namespace: &Namespace, port: u16) -> Result<Self> {
         ensure!(installed(), "Tomcat is not installed: `cargo xtask setup --for lab`");
-        let dir = tempfile::Builder::new().prefix("finwatch-tomcat-").tempdir().context("a directory for Tomcat")?;
+        let dir = tempfile::Builder::new()
+            .prefix("finwatch-tomcat-")
+            .tempdir()
+            .context("a directory for Tomcat")?;
         let base = dir.path();
         for name in ["conf", "logs", "temp", "work", "webapps/ROOT"] {
             fs::create_dir_all(base.join(name)).context("a directory for Tomcat")?;
@@ -51,7 +54,9 @@ impl Tomcat {
         let log = File::create(base.join("log")).context("Tomcat's output")?;
         let mut command = namespace.command(java);
         command.args(["-Xmx96m", "-cp", &format!("{HOME}/bin/bootstrap.jar:{HOME}/bin/tomcat-juli.jar")]);
-        for (property, value) in [("catalina.home", HOME.to_owned()), ("catalina.base", base.display().to_string())] {
+        for (property, value) in
+            [("catalina.home", HOME.to_owned()), ("catalina.base", base.display().to_string())]
+        {
             command.arg(format!("-D{property}={value}"));
         }
         command.arg(format!("-Djava.io.tmpdir={}/temp", base.display()));
@@ -60,7 +65,10 @@ impl Tomcat {
         let mut running = Running::spawn("Tomcat", &mut command)?;
         let up = interrupt::poll(START_LIMIT, || {
             if let Some(status) = running.ended()? {
-                bail!("Tomcat ended ({status}): {}", fs::read_to_string(base.join("log")).unwrap_or_default());
+                bail!(
+                    "Tomcat ended ({status}): {}",
+                    fs::read_to_string(base.join("log")).unwrap_or_default()
+                );
             }
             Ok(TcpStream::connect((WITHIN, port)).ok())
         })?;
@@ -71,7 +79,8 @@ impl Tomcat {
     /// Connections that carried a request, by the clients' ports in its log.
     pub(crate) fn connections(&self) -> Result<u64> {
         let logs = fs::read_dir(self.dir.path().join("logs")).context("reading Tomcat's logs")?.flatten();
-        let logs = logs.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"localhost_access_log"));
+        let logs =
+            logs.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"localhost_access_log"));
         let text: String = logs.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
         Ok(text.lines().collect::<BTreeSet<_>>().len() as u64)
     }
@@ -82,7 +91,10 @@ fn configure(file: &Path, port: u16) -> Result<()> {
     let mut text = fs::read_to_string(file).context("reading server.xml")?;
     for (shipped, ours) in [
         ("<Connector port=\"8080\"", format!("<Connector address=\"{WITHIN}\" port=\"{port}\"")),
-        ("pattern=\"%h %l %u %t &quot;%r&quot; %s %b\"", "pattern=\"%{remote}p\" buffered=\"false\"".to_owned()),
+        (
+            "pattern=\"%h %l %u %t &quot;%r&quot; %s %b\"",
+            "pattern=\"%{remote}p\" buffered=\"false\"".to_owned(),
+        ),
     ] {
         ensure!(text.contains(shipped), "server.xml has no {shipped}");
         text = text.replacen(shipped, &ours, 1);

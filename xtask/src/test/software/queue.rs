@@ -58,7 +58,8 @@ pub(crate) fn fill(
 /// How many connections to that port are established.
 pub(crate) fn established(port: u16) -> Result<u64> {
     let filter = format!("dport = :{port}");
-    let listed = process::output(host::command("ss").args(["-H", "-t", "-n", "state", "established", &filter]));
+    let listed =
+        process::output(host::command("ss").args(["-H", "-t", "-n", "state", "established", &filter]));
     Ok(listed.context("ss does not run")?.lines().count() as u64)
 }
 

@@ -44,7 +44,8 @@ pub(super) fn in_vain(binary: &Path, account: &mut Account) -> Result<()> {
     let nginx = Nginx::in_namespace(&namespace, &[patient, Proxy::to(&nobody), Proxy::to(&rejected)])?;
     let (socket, end) = (nginx.socket(), Instant::now() + TIME);
     thread::scope(|scope| {
-        let clients = ["/0/", "/1/", "/2/"].map(|path| scope.spawn(|| until(end, PACE, || post_at(&socket, path))));
+        let clients =
+            ["/0/", "/1/", "/2/"].map(|path| scope.spawn(|| until(end, PACE, || post_at(&socket, path))));
         clients.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a client panicked")))
     })?;
     interrupt::pause(SETTLE)?;
