@@ -13,9 +13,10 @@ use crate::{
         apache::Apache,
         namespace::{Namespace, WITHIN},
         nginx::Nginx,
-        node::{Node, Server, measure_idle_timeout},
+        node::measure_idle_timeout,
         proxy::Proxy,
         requests::{PATIENT, at_once},
+        tomcat::Tomcat,
     },
 };
 
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 8;
 const ROUNDS: u32 = 3;
 /// Closed by then, however late the upstream's timer is.
 const LATE: Duration = Duration::from_millis(1500);
-/// Where Node.js listens in a namespace.
+/// Where Tomcat listens in a namespace.
 const PORT: u16 = 18_100;
 
 /// Apache httpd as it comes.
@@ -38,19 +39,12 @@ pub(super) fn apache(binary: &Path, _: Times, account: &mut Account) -> Result<(
     told.may_be("Apache")
 }
 
-/// 20 s, as Tomcat and older Puma have it, on a host that the daemon does not see: Node.js stands in for them, whose
-/// buffer is the twentieth second.
-pub(super) fn twenty_seconds(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
+/// Tomcat as it is shipped, on a host that the daemon does not see.
+pub(super) fn tomcat(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
     let namespace = Namespace::beside_us()?;
-    let server = Server {
-        address: WITHIN,
-        port: PORT,
-        namespace: Some(&namespace),
-        ..Server::obeying(Duration::from_secs(19))
-    };
-    let node = Node::serve(&server)?;
+    let tomcat = Tomcat::start(&namespace, PORT)?;
     let time = Duration::from_secs(20);
-    let verdict = play(binary, account, (WITHIN, PORT), time, || node.connections())?;
+    let verdict = play(binary, account, (WITHIN, PORT), time, || tomcat.connections())?;
     verdict.only("latent_race", "nginx")?.may_be("Tomcat")
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn command(args: &Args) -> Result<()> {
         return Ok(());
     }
     host::require_rights("lab")?;
-    setup::ensure(Purpose::Test)?;
+    setup::ensure(Purpose::Lab)?;
     let binary = host::build_finwatch(Profile::Debug)?;
     let run = match args {
         Args { true_times: true, .. } => Run::Real,
@@ -162,8 +162,24 @@ pub(crate) fn tested() -> Vec<&'static str> {
         .collect()
 }
 
-/// Plays those of them that are wanted, some at a time.
+/// What is played with a newer nginx, too.
+pub(crate) fn with_newer_nginx() -> Vec<&'static str> {
+    let all = all().into_iter();
+    all.filter(|scenario| scenario.has(Run::NewerNginx)).map(|scenario| scenario.name).collect()
+}
+
+/// Plays those of them that are wanted, one after the other: some have a daemon that sees the others' nginx as well.
+pub(crate) fn run_with_newer_nginx(binary: &Path, wanted: &[&str]) -> Result<Tally> {
+    let _nginx = Chosen::instead(newer_nginx::get()?);
+    play(binary, wanted, 1)
+}
+
+/// Plays those that are wanted, some at a time.
 pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
+    play(binary, wanted, AT_A_TIME)
+}
+
+fn play(binary: &Path, wanted: &[&str], at_a_time: usize) -> Result<Tally> {
     let mut queue: Vec<_> = all().into_iter().filter(|scenario| wanted.contains(&scenario.name)).collect();
     queue.reverse();
     let queue = Mutex::new(queue);
@@ -176,7 +192,7 @@ pub(crate) fn run(binary: &Path, wanted: &[&str]) -> Result<Tally> {
             }
             tally
         };
-        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or(Tally::ONE_FAILED)).sum()
     });
     interrupt::check()?;

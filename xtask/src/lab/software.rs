@@ -25,6 +25,7 @@ pub(super) enum Software {
     Uvicorn,
     Grpcio,
     Nftables,
+    Tomcat,
     Wrk,
 }
 
@@ -44,6 +45,7 @@ impl Software {
             Self::Gunicorn => printed(&python::program("gunicorn"), "--version"),
             Self::Uvicorn => printed(&python::program("uvicorn"), "--version"),
             Self::Grpcio => python_library("grpcio"),
+            Self::Tomcat => debian("tomcat10-common"),
             Self::Wrk => printed(&found("wrk"), "--version"),
             Self::Nftables => printed(&found("nft"), "--version"),
         }
@@ -70,6 +72,12 @@ fn python_library(name: &str) -> String {
     let ask = format!("import importlib.metadata; print(importlib.metadata.version({name:?}))");
     let version = process::output(host::command(python::program("python3")).args(["-c", &ask]));
     format!("{name} {}", version.as_deref().unwrap_or("of no version"))
+}
+
+/// A package's version, where the program names none.
+fn debian(package: &str) -> String {
+    let version = process::output(host::command("dpkg-query").args(["--show", package]));
+    version.unwrap_or_else(|| format!("no {package}")).replace('\t', " ")
 }
 
 /// The kernel's version; what follows it names a build, which nobody else has.

@@ -19,7 +19,7 @@ use self::{
     subcommand::{DEB, DENY, Subcommand},
     toolchain::{Linker, Toolchain},
 };
-use crate::{host, process, vm::machine};
+use crate::{host, process, traffic::tomcat, vm::machine};
 
 /// Compiling bpf-linker, on a slow machine.
 const LINKER_LIMIT: Duration = Duration::from_mins(30);
@@ -46,6 +46,8 @@ pub(crate) enum Purpose {
     Test,
     /// Every test, the long ones too
     FullTest,
+    /// The lab, which has more than its tests
+    Lab,
     /// The packages
     Package,
     /// The measurements
@@ -87,7 +89,7 @@ struct Plan {
 
 impl Purpose {
     fn tests(self) -> bool {
-        matches!(self, Self::Test | Self::FullTest)
+        matches!(self, Self::Test | Self::FullTest | Self::Lab)
     }
 
     fn packages(self) -> bool {
@@ -174,6 +176,10 @@ impl Plan {
                 "an upstream of the lab; its service is neither started nor enabled",
             ));
         }
+        if purpose == Purpose::Lab && !tomcat::installed() {
+            packages
+                .push(Package::new("tomcat10-user", "an upstream of the lab; the package has no service"));
+        }
         if purpose.tests() && !python::makes_environments() {
             packages.push(Package::new("python3-venv", "room for the Python servers of tests"));
         }
@@ -208,7 +214,7 @@ impl Plan {
         }
         if self.python {
             let dir = python::environment();
-            println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn", dir.display());
+            println!("  {:<24} servers of tests (pip, in {})", "gunicorn, uvicorn, grpcio", dir.display());
             println!("  {:<24} judge the Helm chart (pip, there too)", "Helm, Kubernetes' schemas");
         }
         for project in &self.projects {

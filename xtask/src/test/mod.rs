@@ -103,6 +103,9 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         })?;
         let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
         run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
+        run.played("lab: a newer nginx", &lab::with_newer_nginx(), |wanted| {
+            lab::run_with_newer_nginx(&host::build_finwatch(Profile::Debug)?, wanted)
+        })?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
         run.step("kernels", vm::step)?;
     }

@@ -14,6 +14,7 @@ pub(crate) mod php;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod requests;
+pub(crate) mod tomcat;
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use crate::lab::{
     closers, exhausted, recycled,
     scenario::{Play, Scenario},
-    software::Software::{Apache, Gunicorn, HaProxy, Nftables, Nginx, Node, PhpFpm, Uvicorn},
+    software::Software::{Apache, Gunicorn, HaProxy, Nftables, Nginx, Node, PhpFpm, Tomcat, Uvicorn},
 };
 
 /// These scenarios.
@@ -180,15 +180,15 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         play: Play::Software("HAProxy as upstream: latent race"),
     },
     Scenario {
-        name: "twenty-seconds",
+        name: "tomcat",
         case: 11,
-        title: "An upstream on another host that closes after 20 s, as Tomcat does as it is shipped.",
-        setup: "nginx in front of Node.js with `keepAliveTimeout` 19 s and its buffer of 1 s, in a network namespace that the daemon \
-                does not see: who it may be is told from the time alone.",
-        software: &[Nginx, Node],
-        scaled: "20 s and nginx's own 60 s: nothing is scaled.",
+        title: "Tomcat, as it is shipped, closes after 20 s.",
+        setup: "nginx in front of Tomcat with Debian's `server.xml`, in a network namespace that the daemon does not see: who it may be \
+                is told from the time alone. Groups of 8 requests are left idle until Tomcat has closed their connections.",
+        software: &[Nginx, Tomcat],
+        scaled: "Tomcat's `connectionTimeout=\"20000\"`, nginx's own 60 s: nothing is scaled.",
         real: None,
         expected: &[&["latent_race"]],
-        play: Play::Long(closers::twenty_seconds, "HAProxy as upstream: latent race"),
+        play: Play::Long(closers::tomcat, "HAProxy as upstream: latent race"),
     },
 ];
