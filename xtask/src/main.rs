@@ -13,7 +13,11 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+#[path = "../../monitor/tests/kernel/harness/tracefs.rs"]
+mod tracefs;
 mod traffic;
+#[path = "../../monitor/tests/kernel/harness/unseen.rs"]
+mod unseen;
 mod vm;
 
 use std::process::ExitCode;

@@ -43,9 +43,10 @@ pub static SETTINGS: Settings = Settings {
 #[map]
 pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
 
-/// The address of the socket whose transition a CPU has looked at last; 0 once that is known to the second look.
+/// The transition that a CPU has looked at last: the socket's address and the new state; zeros once that is known to the
+/// second look.
 #[map]
-pub static LOOKED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static LOOKED_AT: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Requests on live connections by socket address, where they are followed: room for each of [`CONNECTIONS`].
 #[map]

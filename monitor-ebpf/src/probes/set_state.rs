@@ -42,7 +42,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new)) {
-        note(sk.address());
+        note(sk.address(), new);
         transition(sk, old, new);
     }
     0
@@ -56,7 +56,7 @@ pub fn missed(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new))
-        && !has_looked_at(sk)
+        && !has_looked_at(sk, new)
         && !shows(sk, new)
     {
         transition(sk, old, new);
@@ -64,22 +64,23 @@ pub fn missed(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Notes that [`set_state`] runs for this socket.
+/// Notes that [`set_state`] runs for this transition.
 #[inline(always)]
-fn note(address: u64) {
+fn note(address: u64, new: u8) {
     if let Some(last) = LOOKED_AT.get_ptr_mut(0) {
-        // SAFETY: a value of this CPU's own; what lands in between writes it whole.
-        unsafe { *last = address };
+        // SAFETY: a value of this CPU's own; what lands in between leaves what no transition of ours is.
+        unsafe { *last = [address, u64::from(new)] };
     }
 }
 
-/// Whether [`set_state`] has just run for this socket. A softirq between the two may have had its own last word here: then
-/// the connection tells.
+/// Whether [`set_state`] has just run for this transition. A softirq between the two may have had its own last word here:
+/// then the connection tells.
 #[inline(always)]
-fn has_looked_at(sk: Common) -> bool {
-    let looked = LOOKED_AT.get(0).is_some_and(|last| *last == sk.address());
+fn has_looked_at(sk: Common, new: u8) -> bool {
+    let looked =
+        LOOKED_AT.get(0).is_some_and(|[address, state]| *address == sk.address() && *state == u64::from(new));
     if looked {
-        note(0);
+        note(0, 0);
     }
     looked
 }

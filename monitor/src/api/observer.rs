@@ -11,7 +11,10 @@ use std::{
 use finwatch_ebpf::wire::{Histogram, KEY_FOLDED};
 
 use crate::{
-    kernel::listeners::{Listener, Listeners, accepting},
+    kernel::{
+        hooks,
+        listeners::{Listener, Listeners, accepting},
+    },
     model::{
         counts::{Counts, PerConnection, Samples},
         families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES, HistogramFamily},
@@ -220,11 +223,13 @@ impl Observer {
         let totals = self.sources.pairs.totals();
         let agent = self.sources.agent.state();
         let degraded = agent.hooks.iter().filter(|hook| hook.mode != HookMode::Full);
+        let alone = agent.programs.iter().filter(|program| !hooks::is_doubled(&program.program));
         Watch {
             degraded_hooks: degraded.map(|hook| format!("{} ({})", hook.hook, hook.mode.name())).collect(),
             pairs_folded: totals.folded,
             untracked_connections: totals.untracked,
-            missed_runs: agent.programs.iter().map(|program| program.missed).sum(),
+            missed_runs: alone.map(|program| program.missed).sum(),
+            missed_ends: totals.missed_end,
             incidents_not_recorded: totals.incidents_lost + totals.incidents_limited,
         }
     }

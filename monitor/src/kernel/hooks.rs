@@ -140,6 +140,11 @@ impl Hook {
     }
 }
 
+/// Whether another program on the same hook does what the kernel skips this one for.
+pub fn is_doubled(program: &str) -> bool {
+    Hook::all().any(|hook| hook.second.is_some() && hook.programs().any(|one| one == program))
+}
+
 /// Begins the name of an iterator hook; the rest is what it goes over.
 pub const ITERATOR_PREFIX: &str = "iter/";
 

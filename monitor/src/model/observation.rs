@@ -211,8 +211,10 @@ pub struct Watch {
     pub pairs_folded: u64,
     /// Connections that were not tracked for want of room, since the start.
     pub untracked_connections: u64,
-    /// Program runs that the kernel skipped, since the start.
+    /// Program runs that the kernel skipped and no second program took over, since the start.
     pub missed_runs: u64,
+    /// Connections whose end no program saw, since the start.
+    pub missed_ends: u64,
     /// Incidents that were not recorded (limit per pair, full buffer), since the start. Counters have them.
     pub incidents_not_recorded: u64,
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::harness::{
-    can_run, daemon, incidents,
+    can_run, daemon, incidents, judge,
     lab::{FAMILIES, Family, Lab, address, own_port},
     metrics::{Scrape, Side},
     netns, process_name, trace,
@@ -106,20 +106,29 @@ pub(crate) fn run(sequence: &Sequence) {
     }
     trace::start();
     daemon::shared();
-    let runs: Vec<_> = thread::scope(|scope| {
-        let runs = FAMILIES.map(|family| (family, scope.spawn(move || run_one(sequence, family))));
-        runs.into_iter().map(|(family, run)| (family, run.join().map_err(|panic| message(&*panic)))).collect()
+    judge(|| {
+        let runs = thread::scope(|scope| {
+            let runs = FAMILIES.map(|family| (family, scope.spawn(move || run_one(sequence, family))));
+            runs.map(|(family, run)| (family, run.join().map_err(|panic| message(&*panic))))
+        });
+        let wrong = settled(sequence, &runs)?;
+        let upstreams = runs.iter().filter_map(|(_, run)| Some(run.as_ref().ok()?.upstream.port()));
+        Some((format!("{}: {}\n{wrong}", sequence.name, sequence.what), upstreams.collect()))
     });
-    let mut wrong = differences(sequence, &runs);
+}
+
+/// What is not as it should be, once counts have had time to arrive; `None` as soon as all is.
+fn settled(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> Option<String> {
+    let mut wrong = differences(sequence, runs);
     // Counted at the event: what is not there soon never comes.
     for _ in 0..20 {
         if wrong.is_empty() {
-            return;
+            return None;
         }
         thread::sleep(Duration::from_millis(100));
-        wrong = differences(sequence, &runs);
+        wrong = differences(sequence, runs);
     }
-    panic!("{}: {}\n{wrong}", sequence.name, sequence.what);
+    Some(wrong)
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

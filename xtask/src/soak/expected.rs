@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::Result;
 
-use super::load::{CLOSED_PORT, Kind, PORT, Totals};
+use super::{
+    load::{CLOSED_PORT, Kind, PORT, Totals},
+    sight::Unseen,
+};
 use crate::daemon::metrics::Samples;
 
 /// How many pairs the connections to one accepting end make: both sides', and that of the refused ones.
@@ -21,14 +24,20 @@ pub(crate) fn anomalies(totals: &Totals) -> u64 {
         .sum()
 }
 
-/// What is counted otherwise than the accepting end `upstream` has seen it.
-pub(crate) fn differences(samples: &Samples, upstream: Ipv4Addr, totals: &Totals) -> Result<Vec<String>> {
+/// What is counted otherwise than the accepting end `upstream` has seen it, by more than nobody could see.
+pub(crate) fn differences(
+    samples: &Samples,
+    upstream: Ipv4Addr,
+    totals: &Totals,
+    unseen: &Unseen,
+) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for (side, port, expected) in [
         ("proxy", PORT, opener(totals)),
         ("upstream", PORT, acceptor(totals)),
         ("proxy", CLOSED_PORT, refused(totals)),
     ] {
+        let unseen = unseen.of_pair(side, upstream, port);
         let upstream = format!("{upstream}:{port}");
         let pair = [("side", side), ("upstream", upstream.as_str())];
         for family in FAMILIES {
@@ -40,7 +49,7 @@ pub(crate) fn differences(samples: &Samples, upstream: Ipv4Addr, totals: &Totals
             for (label, wanted) in each.chain([(None, all)]) {
                 let labels: Vec<_> = pair.into_iter().chain(label).collect();
                 let have = samples.sum(&format!("finwatch_{family}"), &labels)?;
-                if have != wanted {
+                if have.abs_diff(wanted) > unseen {
                     let label =
                         label.map_or(String::new(), |(name, value)| format!("{{{name}=\"{value}\"}}"));
                     wrong.push(format!("{upstream} side={side} {family}{label}: {have}, should be {wanted}"));
@@ -135,7 +144,8 @@ finwatch_resets_received_total{side="proxy",upstream="127.83.0.1:7201",phase="ha
     fn wrong(text: &str) -> usize {
         let totals = serde_json::from_str(r#"{"opener_closes": 1, "refused": 1}"#).expect("totals");
         let samples = Samples::parse(text).expect("a scrape");
-        differences(&samples, Ipv4Addr::new(127, 83, 0, 1), &totals).expect("whole numbers").len()
+        let upstream = Ipv4Addr::new(127, 83, 0, 1);
+        differences(&samples, upstream, &totals, &Unseen::default()).expect("whole numbers").len()
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(in crate::triage) fn gaps(observation: &Observation) -> Vec<String> {
         (watch.pairs_folded, "connection", "counted under \"other\" for want of room (raise --max-pairs)"),
         (watch.untracked_connections, "connection", "not watched for want of room (raise --max-connections)"),
         (watch.missed_runs, "program run", "skipped by the kernel"),
+        (watch.missed_ends, "connection", "ended unseen: the kernel ran no program"),
     ];
     let some = counted.iter().filter(|(count, ..)| *count > 0);
     gaps.extend(
@@ -59,7 +60,7 @@ pub(super) fn explained() -> Explanation {
         means: "The agent's hooks do not work in full, tables were full, or the kernel skipped runs. \
                 Counts may be too low.",
         evidence: "`hook_attached`, `pairs_folded_total`, `untracked_connections_total`, \
-                `bpf_missed_runs_total`, `time_wait_overflow_total`.",
+                `bpf_missed_runs_total`, `connections_missed_end_total`, `time_wait_overflow_total`.",
         fires: "one of these or more.".into(),
         silent: "incidents that were not recorded: counters have them.",
         remedy: "`finwatch check` names what is missing; raise the limit that was reached.",

@@ -96,6 +96,7 @@ fn several_at_once() {
     observation.pairs.extend([nginx_and_node(), dropping, refused, leaking]);
     observation.queues = vec![queue(512, 511)];
     observation.watch.missed_runs = 2;
+    observation.watch.missed_ends = 1;
     observation.watch.degraded_hooks =
         vec!["tcp_send_reset: resets without a full socket are not traced before Linux 6.10".into()];
     observation.window = Window { seconds: 340.0, asked_seconds: 900.0, watched_seconds: 340.0 };

@@ -14,9 +14,11 @@ pub(crate) mod peer;
 pub(crate) mod reference;
 pub(crate) mod tmux;
 pub(crate) mod trace;
+pub(crate) mod tracefs;
 pub(crate) mod traffic;
 pub(crate) mod tun;
 pub(crate) mod types;
+pub(crate) mod unseen;
 
 use std::{env, thread, time::Duration};
 
@@ -46,6 +48,25 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         }
         assert!(std::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
         thread::sleep(pause);
+    }
+}
+
+/// How often [`judge`] runs something that nobody could see all of.
+const ATTEMPTS: usize = 5;
+
+/// Runs something that tells what is wrong and with the sockets of which ports; panics when something is, unless nobody
+/// could see all that these sockets did: then it is run once more.
+pub(crate) fn judge(mut run: impl FnMut() -> Option<(String, Vec<u16>)>) {
+    unseen::watch();
+    for attempt in 1.. {
+        let before = unseen::transitions().len();
+        let Some((wrong, ports)) = run() else { return };
+        let mut landed = unseen::transitions().split_off(before);
+        let ends = ports.iter().flat_map(|port| ["sport", "dport"].map(|end| format!(" {end}={port} ")));
+        let ends: Vec<_> = ends.collect();
+        landed.retain(|line| ends.iter().any(|end| line.contains(end)));
+        assert!(!landed.is_empty() && attempt < ATTEMPTS, "{wrong}");
+        eprintln!("{wrong}\nonce more, since nobody could see:\n{}", landed.join("\n"));
     }
 }
 

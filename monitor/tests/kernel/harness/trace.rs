@@ -2,25 +2,19 @@
 //! against is itself checked.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
     sync::OnceLock,
-    thread,
 };
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    unistd::gettid,
-};
+use nix::unistd::gettid;
 
-use super::metrics::Side;
+use super::{metrics::Side, tracefs::Instance};
 
 /// The ports whose sockets are traced.
 pub(crate) const PORTS: std::ops::Range<u16> = 20_000..24_000;
+
+static TRACING: OnceLock<Option<Instance>> = OnceLock::new();
 
 /// Per processor. Resets cannot be filtered by port: those of everything else on the host must fit in as well.
 const BUFFER_KIB: &str = "4096";
@@ -40,30 +34,19 @@ const STATES: [&str; 12] = [
     "TCP_NEW_SYN_RECV",
 ];
 
-struct Tracing {
-    instance: PathBuf,
-    _root: File,
-}
-
 /// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`;
 /// `None` where the kernel offers no tracefs, or events were lost.
 pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
-    static TRACING: OnceLock<Option<Tracing>> = OnceLock::new();
     let tracing = TRACING
         .get_or_init(|| {
-            let tracing = Tracing::start();
+            let tracing = tracing();
             if tracing.is_none() {
                 eprintln!("no tracefs here: transitions are not compared");
             }
             tracing
         })
         .as_ref()?;
-    let trace = fs::read(tracing.instance.join("trace")).ok()?;
-    if tracing.overrun() > 0 {
-        eprintln!("resets elsewhere on this host have overrun the trace: transitions are not compared");
-        return None;
-    }
-    let trace = String::from_utf8_lossy(&trace).into_owned();
+    let trace = tracing.text()?;
     let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, upstream)).collect();
     Some(steps.join(" "))
 }
@@ -89,76 +72,24 @@ pub(crate) fn start() {
 /// What the calling thread does is not traced from now on, where tracing has been started: resets that are sent cannot be told by their ports, and a storm
 /// of them would push the sequences' out of the trace.
 pub(crate) fn leave_out_this_thread() {
-    if let Some(own) = OWN.get() {
-        let list = OpenOptions::new().append(true).open(own.join("set_event_notrace_pid"));
+    if let Some(Some(own)) = TRACING.get() {
         // Kernels before 5.8 have no such list; then transitions are not compared.
-        drop(list.and_then(|mut list| list.write_all(gettid().to_string().as_bytes())));
+        let _ = own.set("set_event_notrace_pid", &gettid().to_string());
     }
 }
 
-impl Tracing {
-    fn start() -> Option<Self> {
-        let root = thread::spawn(mount_tracefs).join().ok()??;
-        let base = PathBuf::from(format!("/proc/self/fd/{}/instances", root.as_raw_fd()));
-        remove_stale(&base);
-        let instance = base.join(format!("finwatch-test-{}", std::process::id()));
-        fs::create_dir(&instance).ok()?;
-        fs::write(instance.join("buffer_size_kb"), BUFFER_KIB).ok()?;
-        let (first, last) = (PORTS.start, PORTS.end);
-        let ports = |name: &str| format!("({name} >= {first} && {name} < {last})");
-        let filter = format!("{} || {}", ports("sport"), ports("dport"));
-        fs::write(instance.join("events/sock/inet_sock_set_state/filter"), &filter).ok()?;
-        fs::write(instance.join("events/tcp/tcp_receive_reset/filter"), &filter).ok()?;
-        for event in ["sock/inet_sock_set_state", "tcp/tcp_receive_reset", "tcp/tcp_send_reset"] {
-            fs::write(instance.join(format!("events/{event}/enable")), "1").ok()?;
-        }
-        OWN.set(instance.clone()).ok()?;
-        // SAFETY: `remove_own` is a plain function that takes nothing.
-        unsafe { libc::atexit(remove_own) };
-        Some(Self { instance, _root: root })
+fn tracing() -> Option<Instance> {
+    let instance = Instance::new("test")?;
+    instance.set("buffer_size_kb", BUFFER_KIB)?;
+    let (first, last) = (PORTS.start, PORTS.end);
+    let ports = |name: &str| format!("({name} >= {first} && {name} < {last})");
+    let filter = format!("{} || {}", ports("sport"), ports("dport"));
+    instance.set("events/sock/inet_sock_set_state/filter", &filter)?;
+    instance.set("events/tcp/tcp_receive_reset/filter", &filter)?;
+    for event in ["sock/inet_sock_set_state", "tcp/tcp_receive_reset", "tcp/tcp_send_reset"] {
+        instance.set(&format!("events/{event}/enable"), "1")?;
     }
-}
-
-impl Tracing {
-    /// Events that were written over.
-    fn overrun(&self) -> u64 {
-        let processors = fs::read_dir(self.instance.join("per_cpu")).into_iter().flatten().flatten();
-        let lost = |stats: String| {
-            stats.lines().find_map(|line| line.strip_prefix("overrun: ")?.parse::<u64>().ok())
-        };
-        processors.filter_map(|one| lost(fs::read_to_string(one.path().join("stats")).ok()?)).sum()
-    }
-}
-
-static OWN: OnceLock<PathBuf> = OnceLock::new();
-
-extern "C" fn remove_own() {
-    if let Some(own) = OWN.get() {
-        drop(fs::remove_dir(own));
-    }
-}
-
-/// Mounts tracefs where nobody else sees it and keeps only the directory open.
-fn mount_tracefs() -> Option<File> {
-    let nothing = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).ok()?;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).ok()?;
-    let place = tempfile::tempdir().ok()?;
-    mount(Some("tracefs"), place.path(), Some("tracefs"), MsFlags::empty(), nothing).ok()?;
-    let root = File::open(place.path()).ok()?;
-    nix::mount::umount2(place.path(), nix::mount::MntFlags::MNT_DETACH).ok()?;
-    Some(root)
-}
-
-/// Instances of test processes that were killed.
-fn remove_stale(base: &std::path::Path) {
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("finwatch-test-") else { continue };
-        if !PathBuf::from(format!("/proc/{pid}")).exists() {
-            drop(fs::remove_dir(entry.path()));
-        }
-    }
+    Some(instance)
 }
 
 fn step(line: &str, side: Side, upstream: SocketAddr) -> Option<String> {
