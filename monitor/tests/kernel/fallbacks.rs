@@ -161,7 +161,7 @@ fn without_pointers_of_known_type() {
     };
     let (this, executable) = own_names();
     let whole = shown(&[]);
-    assert_eq!(whole.0, sorted([this, executable]));
+    assert_eq!(whole.0, sorted(&[&this, &executable]));
     assert_eq!(whole.1.len(), 1, "all are in one group");
     assert_eq!(shown(&["bpf_get_current_task_btf", "sock_cgroup_data"]), whole);
 }
@@ -187,8 +187,8 @@ fn own_names() -> (String, String) {
     (crate::harness::process_name(), name.chars().take(15).collect())
 }
 
-fn sorted<const N: usize>(names: [String; N]) -> Vec<String> {
-    let mut names = names.to_vec();
+fn sorted(names: &[&str]) -> Vec<String> {
+    let mut names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     names.sort();
     names.dedup();
     names
@@ -218,8 +218,8 @@ fn without_a_field() {
             assert_sent(&scrape, 1);
             let (proxies, workloads) = who(&scrape, &listener);
             let of_executable = ["task_struct", "mm_struct", "file", "dentry"].contains(&field.kernel_type);
-            let named = if of_executable { GENERIC.to_owned() } else { executable.clone() };
-            assert_eq!(proxies, sorted([this.clone(), named]));
+            let named = if of_executable { GENERIC } else { &executable };
+            assert_eq!(proxies, sorted(&[&this, named]));
             if ["sock", "cgroup", "kernfs_node"].contains(&field.kernel_type) {
                 assert_eq!(workloads, [""]);
             }

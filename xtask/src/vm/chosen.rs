@@ -153,10 +153,13 @@ impl Built {
         };
         let check = check.then(|| step(CHECK, &self.finwatch, words(&["check", "--json"])));
         let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
-        let alone = words(&["--color", "never", "--test-threads", "1", MACHINE]);
+        let alone = only.filter(|only| only.starts_with(MACHINE)).unwrap_or(MACHINE);
+        let alone = words(&["--color", "never", "--test-threads", "1", alone]);
         // As on every host; the kernel leaves it down.
         let loopback = step("loopback", Path::new("/bin/sh"), words(&["-c", "ip link set lo up"]));
-        let tests = [step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
+        let mut tests = vec![step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
+        // Where only some tests are wanted, they are of the one kind or of the other.
+        tests.retain(|step| only.is_none_or(|only| only.starts_with(MACHINE) == (step.name == ALONE)));
         Plan {
             directory: host::root().join("monitor").to_string_lossy().into_owned(),
             environment: variables.into_iter().map(own).collect(),

@@ -21,6 +21,14 @@ const MEMORY_MIB: &str = "1024";
 /// How many lines of the kernel's are shown where a guest says nothing.
 const CONSOLE_LINES: usize = 20;
 
+/// Two network cards on one wire.
+fn cards() -> impl Iterator<Item = String> {
+    ["a", "b"].into_iter().flat_map(|card| {
+        let device = format!("virtio-net-pci,netdev={card},romfile=");
+        ["-netdev".to_owned(), format!("hubport,id={card},hubid=0"), "-device".to_owned(), device]
+    })
+}
+
 /// Where a machine writes.
 pub(super) struct Machine {
     directory: PathBuf,
@@ -58,7 +66,10 @@ impl Machine {
         let mut qemu = host::command(QEMU);
         qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm"])
             // Without cx16: QEMU 7.2 emulates that instruction wrongly now and then.
-            .args(["-cpu", "max,cx16=off", "-M", "q35", "-smp", "1", "-m", MEMORY_MIB])
+            .args(["-cpu", "max,cx16=off", "-M", "q35", "-m", MEMORY_MIB])
+            // Two processors of four that are possible.
+            .args(["-smp", "2,maxcpus=4"])
+            .args(cards())
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-append"])
             .arg(KERNEL_ARGUMENTS)
             .arg("-kernel")

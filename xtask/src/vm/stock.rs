@@ -14,7 +14,10 @@ use super::suites::{Offer, Suites};
 use crate::archive::checksum;
 
 /// What tests need beyond what is built in; the modules that these need are found.
-const MODULES: [&str; 6] = ["tun", "veth", "sch_netem", "tcp_diag", "inet_diag", "nf_tables"];
+const MODULES: [&str; 8] =
+    ["tun", "veth", "sch_netem", "tcp_diag", "inet_diag", "nf_tables", "virtio_pci", "virtio_net"];
+/// Lists what is no module in this kernel, but a part of it.
+const BUILT_IN: &str = "modules.builtin";
 /// The checksums of packages and of what was made of them: what does not fit them is made anew.
 const STAMP: &str = "checksums";
 
@@ -60,9 +63,12 @@ impl Stock {
 fn keep(unpacked: &Path, directory: &Path) -> Result<()> {
     let mut kernels = Vec::new();
     let mut modules = BTreeMap::new();
+    let mut built_in = String::new();
     visit(unpacked, &mut |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("vmlinuz") {
+        if name == BUILT_IN {
+            built_in = fs::read_to_string(path).unwrap_or_default();
+        } else if name.starts_with("vmlinuz") {
             kernels.push(path.to_owned());
         } else if let Some((module, "" | ".xz")) = name.split_once(".ko") {
             modules.insert(module.replace('-', "_"), path.to_owned());
@@ -73,7 +79,8 @@ fn keep(unpacked: &Path, directory: &Path) -> Result<()> {
     let kept = directory.join("modules");
     fs::create_dir(&kept).context("making a directory for modules")?;
     let mut order = Vec::new();
-    for module in MODULES {
+    let is_built_in = |module: &&str| built_in.lines().any(|line| line.ends_with(&format!("/{module}.ko")));
+    for module in MODULES.iter().filter(|module| !is_built_in(module)) {
         load(module, &modules, &mut order)?;
     }
     for (number, (module, bytes)) in order.into_iter().enumerate() {
@@ -111,10 +118,11 @@ fn needs(module: &[u8]) -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
-/// The packages' checksums by the index, and those of what was made of them.
+/// The packages' checksums by the index, what was asked of them, and the checksums of what was made of them.
 fn stamp(directory: &Path, offer: &Offer) -> Result<String> {
     let mut lines: Vec<String> =
         offer.packages.iter().map(|package| format!("{} {}\n", package.sha256, package.name)).collect();
+    lines.push(format!("{}\n", MODULES.join(" ")));
     let mut made = files(&directory.join("modules"))?;
     made.sort();
     made.push(directory.join("vmlinuz"));

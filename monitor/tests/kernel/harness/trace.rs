@@ -54,10 +54,14 @@ pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
 /// Whether this kernel traces resets it sends without a full socket, as for a closed port or a timewait mini-socket: from
 /// 6.10 on. Where it does not, nobody can see them, and what the tables mark with `?` is not expected.
 pub(crate) fn traces_all_resets() -> bool {
+    version() >= (6, 10)
+}
+
+/// The running kernel's.
+pub(crate) fn version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (6, 10)
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Starts tracing; must come before the first socket.

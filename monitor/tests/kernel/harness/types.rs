@@ -28,13 +28,13 @@ pub(crate) fn without(names: &[&str]) -> impl FnOnce(&mut Command) + use<> {
             types[strings + at + 1] = b'~';
         }
     }
-    instead(types)
+    instead(&types)
 }
 
 /// Has the program find these in place of the running kernel's types.
-pub(crate) fn instead(types: Vec<u8>) -> impl FnOnce(&mut Command) + use<> {
+fn instead(types: &[u8]) -> impl FnOnce(&mut Command) + use<> {
     let mut file = NamedTempFile::new().expect("a temporary file");
-    file.write_all(&types).expect("room to write");
+    file.write_all(types).expect("room to write");
     move |command| {
         // SAFETY: system calls on paths that were made before; the file is there until the command is no more.
         unsafe { command.pre_exec(move || put(file.path())) };
