@@ -1,8 +1,8 @@
 //! Workers that are too few, or are replaced while they have requests.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::{Times, losses};
 use crate::{
@@ -12,7 +12,6 @@ use crate::{
     test::software::queue,
     traffic::{
         SETTLE,
-        clients::post,
         nginx::{Nginx, Pool},
         php::PhpFpm,
         python::Python,
@@ -22,25 +21,12 @@ use crate::{
 
 /// What PHP-FPM is told to keep waiting.
 const BACKLOG: u64 = 16;
+/// More clients than find room.
+const CLIENTS: usize = 24;
 /// How often a worker is ended.
 const ROUNDS: u32 = 6;
 /// gunicorn's workers, and requests that are too slow for them.
 const WORKERS: usize = 3;
-/// Quick requests beside them, more than a worker answers before it is replaced.
-const QUICK: u32 = 30;
-/// The grace time is the one second that all gunicorns here have.
-const MAX_REQUESTS: [&str; 10] = [
-    "--worker-class",
-    "gthread",
-    "--threads",
-    "8",
-    "--workers",
-    "2",
-    "--keep-alive",
-    "30",
-    "--max-requests",
-    "20",
-];
 /// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
 const APART: Duration = Duration::from_millis(100);
 
@@ -50,7 +36,7 @@ pub(super) fn max_children(binary: &Path, _: Times, account: &mut Account) -> Re
     let mut php = PhpFpm::start(&pool)?;
     let nginx = php.nginx()?;
     let front = (nginx.port(), php.port());
-    let told = queue::fill(binary, account, front, "/?10000", &php.name()?, BACKLOG)?;
+    let told = queue::fill(binary, account, front, "/?10000", &php.name()?, BACKLOG, CLIENTS)?;
     told.of_kind("pool")?.advises("PHP-FPM", "pm.max_children")?;
     php.check()?;
     ensure!(php.log().contains("max_children"), "PHP-FPM did not reach pm.max_children: {}", php.log());
@@ -89,26 +75,6 @@ pub(super) fn gunicorn_timeout(binary: &Path, _: Times, account: &mut Account) -
     let verdict = watch.verdict_on(account, gunicorn.port())?;
     all_reached_a_worker(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx")?.listens("gunicorn")
-}
-
-/// gunicorn replaces workers after so many requests, and ends them with what still runs after the grace time.
-pub(super) fn gunicorn_max_requests(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
-    let mut gunicorn = Python::gunicorn(&MAX_REQUESTS)?;
-    let nginx = kept(gunicorn.port())?;
-    let watch = Watch::begin(binary)?;
-    for _ in 0..ROUNDS {
-        thread::scope(|scope| {
-            let slow = scope.spawn(|| at_once(nginx.port(), &["/slow/4"; WORKERS], PATIENT));
-            for _ in 0..QUICK {
-                post(nginx.port(), "/")?;
-            }
-            slow.join().map(drop).ok().context("a client panicked")
-        })?;
-    }
-    gunicorn.check()?;
-    interrupt::pause(SETTLE)?;
-    let verdict = watch.verdict_on(account, gunicorn.port())?;
-    compare(account, &verdict, &nginx)
 }
 
 fn kept(upstream: u16) -> Result<Nginx> {

@@ -49,7 +49,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         name: "backlog-full",
         case: 9,
         title: "The server's accept queue is full.",
-        setup: "gunicorn with one worker, busy for 10 s, and a backlog of 8; 24 clients. `ss` is asked at the same moment.",
+        setup: "gunicorn with one worker, busy for 10 s, and a backlog of 8; 15 clients. `ss` is asked at the same moment.",
         software: &[Gunicorn],
         scaled: "No timeout takes part.",
         real: None,
@@ -111,18 +111,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         real: None,
         expected: &[&["closes_before_answering"]],
         play: Play::Lab(recycled::gunicorn_timeout),
-    },
-    Scenario {
-        name: "gunicorn-max-requests",
-        case: 9,
-        title: "gunicorn recycles workers after `--max-requests`, and ends what still runs in them after the grace time.",
-        setup: "nginx in front of gunicorn with two workers of 8 threads, each replaced after 20 requests; six times three requests of 4 s \
-                and thirty quick ones beside them.",
-        software: &[Nginx, Gunicorn],
-        scaled: "`--max-requests` 20 for 1,000, `--graceful-timeout` 1 s for 30 s.",
-        real: None,
-        expected: &[&["closes_before_answering"]],
-        play: Play::Lab(recycled::gunicorn_max_requests),
     },
     Scenario {
         name: "one-deploy",

@@ -13,8 +13,9 @@ use crate::{
 
 /// What gunicorn is told; the kernel takes one more.
 const BACKLOG: u64 = 8;
-/// More clients than find room, and how long they wait.
-const CLIENTS: usize = 24;
+/// More clients than find room, and too few for a pool of connections to be spoken of.
+const CLIENTS: usize = 15;
+/// How long clients wait.
 const PATIENCE: Duration = Duration::from_secs(9);
 /// By then every connection that finds room is in the queue, and what finwatch has walked before is too old to be told.
 const FILLED: Duration = Duration::from_millis(6_500);
@@ -22,7 +23,8 @@ const FILLED: Duration = Duration::from_millis(6_500);
 /// gunicorn's only worker takes 10 s for a request.
 pub(super) fn full(binary: &Path, account: &mut Account) -> Result<()> {
     let gunicorn = Python::gunicorn(&["--worker-class", "sync", "--backlog", &BACKLOG.to_string()])?;
-    let told = fill(binary, account, (gunicorn.port(), gunicorn.port()), "/slow/10", "gunicorn", BACKLOG)?;
+    let told =
+        fill(binary, account, (gunicorn.port(), gunicorn.port()), "/slow/10", "gunicorn", BACKLOG, CLIENTS)?;
     told.only_of_kind("accept_queue_full")?.advises("gunicorn", "--backlog")
 }
 
@@ -35,10 +37,11 @@ pub(crate) fn fill(
     path: &str,
     server: &str,
     backlog: u64,
+    clients: usize,
 ) -> Result<Verdict> {
     let watch = Watch::begin(binary)?;
     thread::scope(|scope| {
-        let clients = scope.spawn(move || at_once(front, &[path; CLIENTS], PATIENCE));
+        let clients = scope.spawn(move || at_once(front, &vec![path; clients], PATIENCE));
         interrupt::pause(FILLED)?;
         let (waiting, room) = ss(port)?;
         let verdict = watch.verdict_on(account, port)?;

@@ -22,6 +22,8 @@ use crate::{
 
 /// Connections of a burst: each of its requests needs one of its own.
 const BURST: usize = 16;
+/// Takes longer than a busy machine takes to send all of a burst.
+const LONG_ENOUGH: &str = "/slow/0.5";
 /// What short upstreams are told.
 const SHORT: Duration = Duration::from_secs(2);
 /// Closed by then, however late the upstream's timer is.
@@ -40,7 +42,7 @@ fn nginx(upstream: u16) -> Result<Nginx> {
 /// Bursts that leave the pool idle until the upstream has closed all of it.
 fn let_close(port: u16, timeout: Duration, bursts: u32) -> Result<()> {
     for _ in 0..bursts {
-        let answers = at_once(port, &["/"; BURST], PATIENT);
+        let answers = at_once(port, &[LONG_ENOUGH; BURST], PATIENT);
         ensure!(answers.with(200) == BURST as u64, "a burst that meets no close was answered {answers:?}");
         interrupt::pause(timeout + LATE)?;
     }
