@@ -47,7 +47,8 @@ say. *Triage* is right when it finds the trouble that was made, and none beside 
 computed from both.
 
 *Scaled times* are the field's, divided so that a run takes seconds; *true times* are the field's own. *A newer nginx* is the newest that
-Debian has; since 1.29.7 nginx keeps upstream connections unless told not to, so what older ones do by default is written out for it.
+Debian has; since 1.29.7 nginx keeps upstream connections unless told not to, so what older ones do by default is written out for it,
+except in `nobody-asked`.
 
 `cargo xtask lab --list` names the scenarios, `cargo xtask lab NAME` plays one again, `--true-times` and `--newer-nginx` play those that
 have such a run.

@@ -19,10 +19,10 @@ use crate::{
 
 /// Enough, and the longest that bursts go on.
 const ENOUGH_BURSTS: u32 = 6;
-/// Minutes of them, with real times.
-const REAL_BURSTS: u32 = 40;
 const ENOUGH_LOST: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(40);
+/// The same with real times: minutes of them.
+const REAL_BURSTS: u32 = 40;
 const REAL_LIMIT: Duration = Duration::from_mins(10);
 /// How long real times are compared with what they are scaled to: a pool of 60 s with an upstream of 5 s.
 const POOL_TO_UPSTREAM: u32 = 12;
@@ -30,7 +30,7 @@ const POOL_TO_UPSTREAM: u32 = 12;
 /// Node.js as it comes.
 pub(super) fn node_default(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
     let keep_alive = Duration::from_secs(if times == Times::Real { 5 } else { 1 });
-    lossy(binary, times, account, &Server::busy(keep_alive), POOL_TO_UPSTREAM * keep_alive)
+    lossy(binary, times, account, &Server::busy(keep_alive), kept(POOL_TO_UPSTREAM * keep_alive))
 }
 
 /// An older line, which adds nothing to its timeout.
@@ -38,35 +38,38 @@ pub(super) fn older_node(binary: &Path, times: Times, account: &mut Account) -> 
     let keep_alive = Duration::from_secs(if times == Times::Real { 5 } else { 2 });
     let node = lab::older_node();
     let server = Server { program: Some(&node), ..Server::busy(keep_alive) };
-    lossy(binary, times, account, &server, POOL_TO_UPSTREAM * keep_alive)
+    lossy(binary, times, account, &server, kept(POOL_TO_UPSTREAM * keep_alive))
 }
 
 /// A pool of 120 s before a Node.js of 5 s, both divided by five.
 pub(super) fn two_minutes(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    lossy(binary, times, account, &Server::busy(Duration::from_secs(1)), Duration::from_secs(24))
+    lossy(binary, times, account, &Server::busy(Duration::from_secs(1)), kept(Duration::from_secs(24)))
 }
 
 /// Express, which is Node.js's own server.
 pub(super) fn express(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    lossy(binary, times, account, &Server::express(Duration::from_secs(1)), Duration::from_secs(12))
+    lossy(binary, times, account, &Server::express(Duration::from_secs(1)), kept(Duration::from_secs(12)))
 }
 
 /// Fastify, which sets the timeout itself.
 pub(super) fn fastify(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
-    lossy(binary, times, account, &Server::fastify(Duration::from_secs(1)), Duration::from_secs(12))
+    lossy(binary, times, account, &Server::fastify(Duration::from_secs(1)), kept(Duration::from_secs(12)))
+}
+
+/// An nginx that was told nothing, and keeps 32 connections for 60 s.
+pub(super) fn unasked(binary: &Path, times: Times, account: &mut Account) -> Result<()> {
+    lossy(binary, times, account, &Server::busy(Duration::from_secs(1)), Pool::Default)
+}
+
+fn kept(timeout: Duration) -> Pool {
+    Pool::Kept { connections: POOL, timeout }
 }
 
 /// Requests are lost, as many as nginx's error log says.
-fn lossy(
-    binary: &Path,
-    times: Times,
-    account: &mut Account,
-    server: &Server<'_>,
-    pool: Duration,
-) -> Result<()> {
+fn lossy(binary: &Path, times: Times, account: &mut Account, server: &Server<'_>, pool: Pool) -> Result<()> {
     let node = Node::serve(server)?;
     let idle = node.measure_idle_timeout()?;
-    let nginx = Nginx::proxy(node.port(), Pool::Kept { connections: POOL, timeout: pool })?;
+    let nginx = Nginx::proxy(node.port(), pool)?;
     let watch = Watch::begin_at(binary, node.port())?;
     let port = node.port();
     let mut stage = Stage::of(node, idle, nginx);

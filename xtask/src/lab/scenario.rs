@@ -40,6 +40,8 @@ pub(super) enum Play {
     Lab(fn(&Path, Times, &mut Account) -> Result<()>),
     /// The lab itself; the test of that name of one of the findings' steps is its short form, so no other test plays it.
     Long(fn(&Path, Times, &mut Account) -> Result<()>, &'static str),
+    /// The lab itself, with a newer nginx only.
+    NewerNginx(fn(&Path, Times, &mut Account) -> Result<()>),
     /// The test of that name of the step "findings: nginx and Node.js".
     Findings(&'static str),
     /// The test of that name of the step "findings: other software".
@@ -86,7 +88,7 @@ impl Scenario {
     /// Whether it is played that way.
     pub(super) fn has(&self, run: Run) -> bool {
         match run {
-            Run::Scaled => true,
+            Run::Scaled => !matches!(self.play, Play::NewerNginx(_)),
             Run::Real => self.real.is_some(),
             Run::NewerNginx => NEWER_NGINX.contains(&self.case) && self.software.contains(&Software::Nginx),
         }
@@ -95,7 +97,7 @@ impl Scenario {
     /// Plays it, and leaves in the account what there is to tell.
     pub(super) fn play(&self, binary: &Path, times: Times, account: &mut Account) -> Result<()> {
         match self.play {
-            Play::Lab(play) | Play::Long(play, _) => play(binary, times, account),
+            Play::Lab(play) | Play::Long(play, _) | Play::NewerNginx(play) => play(binary, times, account),
             Play::Findings(name) => findings::named(name)?(binary, &Daemon::private(binary)?, account),
             Play::Software(name) => software::named(name)?(binary, account),
         }
@@ -104,7 +106,7 @@ impl Scenario {
     /// The test of another step that plays it, or its short form.
     pub(super) fn tested_as(&self) -> Option<&'static str> {
         match self.play {
-            Play::Lab(_) => None,
+            Play::Lab(_) | Play::NewerNginx(_) => None,
             Play::Long(_, name) | Play::Findings(name) | Play::Software(name) => Some(name),
         }
     }

@@ -85,6 +85,8 @@ pub(crate) enum Pool {
     Kept { connections: usize, timeout: Duration },
     /// A new connection for each request.
     Off,
+    /// As this nginx does by default.
+    Default,
 }
 
 impl Nginx {
@@ -97,6 +99,7 @@ impl Nginx {
                 proxy.upstream(&format!("keepalive {connections}; keepalive_timeout {timeout}ms;"));
                 proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
             }
+            Pool::Default => proxy.as_it_comes(),
             Pool::Off => proxy.location("proxy_http_version 1.1; proxy_set_header Connection close;"),
         }
         Self::in_front(&[proxy])

@@ -12,12 +12,20 @@ pub(crate) struct Proxy {
     address: String,
     upstream: Vec<String>,
     location: Vec<String>,
+    /// Whether an nginx that keeps connections by default is left to it.
+    as_it_comes: bool,
 }
 
 impl Proxy {
     /// nginx's own defaults toward that address, `ip:port`.
     pub(crate) fn to(address: impl Into<String>) -> Self {
-        Self { pass: "proxy_pass http", address: address.into(), upstream: Vec::new(), location: Vec::new() }
+        Self {
+            pass: "proxy_pass http",
+            address: address.into(),
+            upstream: Vec::new(),
+            location: Vec::new(),
+            as_it_comes: false,
+        }
     }
 
     /// The same by TLS.
@@ -28,6 +36,11 @@ impl Proxy {
     /// The same by HTTP/2.
     pub(crate) fn grpc(address: impl Into<String>) -> Self {
         Self { pass: "grpc_pass grpc", ..Self::to(address) }
+    }
+
+    /// Leaves nginx its own defaults, whichever it has.
+    pub(crate) fn as_it_comes(&mut self) {
+        self.as_it_comes = true;
     }
 
     /// Puts directives into the `upstream` block, each in place of one of that name.
@@ -72,8 +85,9 @@ impl Proxy {
         );
         let mut locations = String::new();
         for (number, proxy) in proxies.iter().enumerate() {
-            let proxy = if kept_by_default { &proxy.with_older_defaults() } else { proxy };
-            let Self { pass, address, upstream, location } = proxy;
+            let proxy =
+                if kept_by_default && !proxy.as_it_comes { &proxy.with_older_defaults() } else { proxy };
+            let Self { pass, address, upstream, location, .. } = proxy;
             let (upstream, location) = (upstream.join(" "), location.join(" "));
             let path = if proxies.len() == 1 { "/".into() } else { format!("/{number}/") };
             write!(text, "upstream up{number} {{ server {address} max_fails=0; {upstream} }}")
@@ -112,6 +126,9 @@ mod tests {
         proxy.upstream("keepalive 4;");
         assert_eq!(proxy.with_older_defaults().upstream, ["keepalive 4;"]);
         assert!(Proxy::http(&[proxy], "127.0.0.1:80", false).contains("max_fails=0; keepalive 4; }"));
+        let mut proxy = Proxy::to("127.0.0.1:9");
+        proxy.as_it_comes();
+        assert!(!Proxy::http(&[proxy], "127.0.0.1:80", true).contains("keepalive"));
     }
 
     #[test]

@@ -33,6 +33,17 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         play: Play::Long(race::older_node, "keep-alive race, mended at either end"),
     },
     Scenario {
+        name: "nobody-asked",
+        case: 1,
+        title: "The same without a word about keep-alive in nginx's configuration: since 1.29.7 it keeps 32 connections for 60 s by itself.",
+        setup: "As `node-default`, and nginx is told nothing but the upstream's address.",
+        software: &[Nginx, Node],
+        scaled: "`keepAliveTimeout` 1 s for 5 s. nginx's own 60 s are not scaled, nor is the buffer of 1 s that this Node.js adds.",
+        real: None,
+        expected: &[&["keep_alive_race"]],
+        play: Play::NewerNginx(race::unasked),
+    },
+    Scenario {
         name: "node-65s",
         case: 2,
         title: "The cure: `keepAliveTimeout` 65 s and `headersTimeout` 66 s, above nginx's 60 s.",

@@ -24,6 +24,7 @@ use crate::{
 const BURST: usize = 16;
 /// Takes longer than a busy machine takes to send all of a burst.
 const LONG_ENOUGH: &str = "/slow/0.5";
+const QUICK: &str = "/";
 /// What short upstreams are told.
 const SHORT: Duration = Duration::from_secs(2);
 /// Closed by then, however late the upstream's timer is.
@@ -40,9 +41,9 @@ fn nginx(upstream: u16) -> Result<Nginx> {
 }
 
 /// Bursts that leave the pool idle until the upstream has closed all of it.
-fn let_close(port: u16, timeout: Duration, bursts: u32) -> Result<()> {
+fn let_close(port: u16, path: &str, timeout: Duration, bursts: u32) -> Result<()> {
     for _ in 0..bursts {
-        let answers = at_once(port, &[LONG_ENOUGH; BURST], PATIENT);
+        let answers = at_once(port, &[path; BURST], PATIENT);
         ensure!(answers.with(200) == BURST as u64, "a burst that meets no close was answered {answers:?}");
         interrupt::pause(timeout + LATE)?;
     }
@@ -91,7 +92,7 @@ pub(super) fn uvicorn_latent(binary: &Path, account: &mut Account) -> Result<()>
     let uvicorn = Python::uvicorn(&[], 0.0)?;
     let nginx = nginx(uvicorn.port())?;
     let watch = Watch::begin(binary)?;
-    let_close(nginx.port(), Duration::from_secs(5), BURSTS)?;
+    let_close(nginx.port(), LONG_ENOUGH, Duration::from_secs(5), BURSTS)?;
     let verdict = watch.verdict_on(account, uvicorn.port())?;
     expect_closes(account, &verdict, "nginx", BURSTS, 5.5)?;
     let told = verdict.only("latent_race", "nginx")?;
@@ -108,7 +109,7 @@ pub(super) fn uvicorn_lossy(binary: &Path, account: &mut Account) -> Result<()> 
     let uvicorn = Python::uvicorn(&["--timeout-keep-alive", "2"], BLOCKED_SECONDS)?;
     let nginx = nginx(uvicorn.port())?;
     let watch = Watch::begin(binary)?;
-    let_close(nginx.port(), SHORT, BURSTS)?;
+    let_close(nginx.port(), LONG_ENOUGH, SHORT, BURSTS)?;
     let verdict = watch.verdict_on(account, uvicorn.port())?;
     expect_closes(account, &verdict, "nginx", BURSTS, 2.5)?;
     verdict.only("latent_race", "nginx")?.listens("uvicorn")?;
@@ -132,7 +133,7 @@ pub(super) fn gunicorn_latent(binary: &Path, account: &mut Account) -> Result<()
     let gunicorn = Python::gunicorn(&["--worker-class", "gthread", "--threads", "32", "--keep-alive", "2"])?;
     let nginx = nginx(gunicorn.port())?;
     let watch = Watch::begin(binary)?;
-    let_close(nginx.port(), SHORT, BURSTS)?;
+    let_close(nginx.port(), QUICK, SHORT, BURSTS)?;
     let verdict = watch.verdict_on(account, gunicorn.port())?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("gunicorn")?;
@@ -154,7 +155,7 @@ pub(super) fn haproxy_lossy(binary: &Path, account: &mut Account) -> Result<()> 
         "pool-purge-delay 60s pool-max-conn 64",
     )?;
     let watch = Watch::begin(binary)?;
-    let_close(haproxy.port(), SHORT, BURSTS)?;
+    let_close(haproxy.port(), LONG_ENOUGH, SHORT, BURSTS)?;
     let verdict = watch.verdict_on(account, uvicorn.port())?;
     expect_closes(account, &verdict, "haproxy", BURSTS, 2.5)?;
     let told = verdict.only("latent_race", "haproxy")?;
@@ -188,7 +189,7 @@ pub(super) fn haproxy_as_upstream(binary: &Path, account: &mut Account) -> Resul
     )?;
     let nginx = nginx(haproxy.port())?;
     let watch = Watch::begin(binary)?;
-    let_close(nginx.port(), SHORT, BURSTS)?;
+    let_close(nginx.port(), LONG_ENOUGH, SHORT, BURSTS)?;
     let verdict = watch.verdict_on(account, haproxy.port())?;
     expect_closes(account, &verdict, "nginx", BURSTS, 2.5)?;
     let told = verdict.only("latent_race", "nginx")?;
