@@ -128,44 +128,53 @@ impl Built {
         Ok(image)
     }
 
-    /// What the guest does. Only tests whose names hold `only` run, where that is given; `check` first where its words are
-    /// wanted, too.
-    pub(super) fn plan(&self, extent: Extent, only: Option<&str>, check: bool) -> Plan {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    /// The guest tests. Only tests whose names hold `only` run, where that is given.
+    pub(super) fn tests(&self, extent: Extent, only: Option<&str>) -> Plan {
         let tests = match (only, extent) {
-            (Some(only), _) => vec![only.to_owned()],
+            (Some(only), _) => words(&[only]),
             (None, Extent::Short) => words(&SHORT),
             (None, Extent::All) => {
                 NOT_HERE.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]).collect()
             }
         };
-        let variables = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("HOME", "/root"),
-            ("CI", "true"),
-            IN_MACHINE,
-        ];
-        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let step = |name: &str, path: &Path, arguments| Step {
-            name: name.to_owned(),
-            program: path.to_string_lossy().into_owned(),
-            arguments,
-        };
-        let check = check.then(|| step(CHECK, &self.finwatch, words(&["check", "--json"])));
         let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
         let alone = only.filter(|only| only.starts_with(MACHINE)).unwrap_or(MACHINE);
         let alone = words(&["--color", "never", "--test-threads", "1", alone]);
-        // As on every host; the kernel leaves it down.
-        let loopback = step("loopback", Path::new("/bin/sh"), words(&["-c", "ip link set lo up"]));
         let mut tests = vec![step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
         // Where only some tests are wanted, they are of the one kind or of the other.
         tests.retain(|step| only.is_none_or(|only| only.starts_with(MACHINE) == (step.name == ALONE)));
-        Plan {
-            directory: host::root().join("monitor").to_string_lossy().into_owned(),
-            environment: variables.into_iter().map(own).collect(),
-            steps: [loopback].into_iter().chain(check).chain(tests).collect(),
-        }
+        plan(tests)
     }
+
+    /// The guest only tells what its kernel offers.
+    pub(super) fn look(&self) -> Plan {
+        plan(vec![step(CHECK, &self.finwatch, words(&["check", "--json"]))])
+    }
+}
+
+fn plan(steps: Vec<Step>) -> Plan {
+    let variables = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("CI", "true"),
+        IN_MACHINE,
+    ];
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    // As on every host; the kernel leaves it down.
+    let loopback = step("loopback", Path::new("/bin/sh"), words(&["-c", "ip link set lo up"]));
+    Plan {
+        directory: host::root().join("monitor").to_string_lossy().into_owned(),
+        environment: variables.into_iter().map(own).collect(),
+        steps: std::iter::once(loopback).chain(steps).collect(),
+    }
+}
+
+fn step(name: &str, path: &Path, arguments: Vec<String>) -> Step {
+    Step { name: name.to_owned(), program: path.to_string_lossy().into_owned(), arguments }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// The step that tells what the kernel offers.

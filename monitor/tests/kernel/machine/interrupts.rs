@@ -29,6 +29,7 @@ impl Host {
         thread::spawn(move || {
             unshare(CloneFlags::CLONE_FILES).expect("a thread's own descriptors");
             netns::enter_new();
+            netns::sysctl("ipv4/tcp_max_tw_buckets", "65536");
             ready.send(nix::unistd::gettid()).expect("the test waits for it");
             stopped.recv().expect_err("the test is over");
         });
@@ -73,7 +74,9 @@ fn interrupts_land_in_programs() {
     let (proxy, upstream) = (Host::with("eth0", PROXY), Host::with("eth1", UPSTREAM));
     let listeners: Vec<_> = upstream
         .run(|| PORTS.map(|port| TcpListener::bind((UPSTREAM, port)).expect("a free port")).collect());
-    for round in 1..=ROUNDS {
+    // Kernels before 5.12 skip runs, too, and do not say so.
+    let rounds = if trace::version() < (5, 12) { 1 } else { ROUNDS };
+    for round in 1..=rounds {
         proxy.run(|| {
             thread::scope(|scope| {
                 for listener in &listeners {
@@ -99,6 +102,5 @@ fn interrupts_land_in_programs() {
             return;
         }
     }
-    // Kernels before 5.12 skip runs, too, and do not say so.
-    assert!(trace::version() < (5, 12), "no run was skipped");
+    assert_eq!(rounds, 1, "no run was skipped");
 }
