@@ -1,4 +1,4 @@
-//! docs/kernels.md: what each kernel offers, as `finwatch check` found it there, and which tests passed on it.
+//! docs/kernels.md: what each kernel offers, as `finwatch check` found it there.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
@@ -96,11 +96,7 @@ impl Kernel {
                 found.insert(REQUESTS.to_owned(), (followed_by(&detail), String::new()));
             }
         }
-        Ok(Self {
-            release: outcome.report.release.clone().unwrap_or_default(),
-            suite: outcome.suite,
-            found,
-        })
+        Ok(Self { release: outcome.report.release.clone().unwrap_or_default(), suite: outcome.suite, found })
     }
 }
 
