@@ -96,11 +96,7 @@ impl Kernel {
                 found.insert(REQUESTS.to_owned(), (followed_by(&detail), String::new()));
             }
         }
-        Ok(Self {
-            release: outcome.report.release.clone().unwrap_or_default(),
-            suite: outcome.suite,
-            found,
-        })
+        Ok(Self { release: outcome.report.release.clone().unwrap_or_default(), suite: outcome.suite, found })
     }
 }
 
