@@ -22,10 +22,10 @@ pub const KEY_FOLDED: u8 = 2;
 pub const SLOT_FOLDED_PROXY: u32 = 0;
 /// The slot of `PAIRS` that takes connections this host accepted when there is no room for their pair.
 pub const SLOT_FOLDED_UPSTREAM: u32 = 1;
-/// [`PairRecord::in_use`]: belongs to no pair.
-pub const SLOT_FREE: u32 = 0;
-/// [`PairRecord::in_use`]: belongs to a pair.
-pub const SLOT_IN_USE: u32 = 1;
+/// A slot of `IN_USE`: belongs to no pair.
+pub const SLOT_FREE: u64 = 0;
+/// A slot of `IN_USE`: belongs to a pair.
+pub const SLOT_IN_USE: u64 = 1;
 
 /// The first slot that is handed out.
 pub const FIRST_FREE_SLOT: u32 = 2;
@@ -153,14 +153,14 @@ const _: () = assert!(COUNTERS <= COUNTER_SLOTS);
 pub struct PairRecord {
     /// Whom it counts for.
     pub key: PairKey,
-    /// [`SLOT_FREE`] or [`SLOT_IN_USE`].
-    pub in_use: u32,
     /// Raised when the slot is given to another pair, so that a late event knows that its pair is gone.
     pub generation: u32,
     /// The process that opened the pair's first connection, 0 on the upstream side.
     pub pid: u32,
     /// The bucket of `OWNERS` that the slot is charged to.
     pub owner: u32,
+    /// Inode number of the network namespace of the connection that was tracked last.
+    pub netns: u32,
     /// Connections tracked now.
     pub tracked: u64,
     /// Jiffies (64 bits) of the last event.
@@ -169,10 +169,6 @@ pub struct PairRecord {
     pub incident_second: u32,
     /// How many it reported in that second.
     pub incident_count: u32,
-    /// Inode number of the network namespace of the connection that was tracked last.
-    pub netns: u32,
-    /// Always 0.
-    pub reserved: u32,
     /// One per [`Counter`].
     pub counters: [u64; COUNTER_SLOTS],
     /// Quiet time at the peer's FIN.

@@ -62,8 +62,9 @@ impl Workloads {
     /// `listeners` stand for listening sockets, which may have no pair yet.
     pub fn refresh(&self, pairs: &dyn PairSource, listeners: &[PairKey]) {
         let of_pairs = (0..pairs.slots()).filter_map(|slot| {
+            let key = pairs.key(slot)?;
             let pid = pairs.pid(slot);
-            Some((self.origin(&pairs.key(slot)?, pid)?, pid))
+            Some((self.origin(&key, pid)?, pid))
         });
         let of_listeners = listeners.iter().filter_map(|key| Some((self.origin(key, 0)?, 0)));
         // A pair's process can be asked where its control group tells nothing, so pairs come last.

@@ -10,6 +10,7 @@ pub mod containers;
 pub mod export;
 pub mod files;
 pub mod kernel;
+pub mod memory;
 pub mod model;
 pub mod naming;
 pub mod recorder;

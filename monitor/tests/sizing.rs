@@ -1,5 +1,7 @@
 //! What pairs cost a Prometheus: docs/sizing.md has the figures of this very exporter, and `UPDATE_DOCS=1` rewrites them.
 
+#[path = "support/mix.rs"]
+mod mix;
 #[expect(dead_code, reason = "each test binary uses its part of it")]
 mod support;
 
@@ -7,24 +9,10 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use finwatch::{
-    export::exposition::Exporter,
-    model::{
-        labels::ProcessFilter,
-        levels::{PairLevel, Snapshot},
-        source::{HistogramId, LevelSource, PairSource},
-    },
-};
-use finwatch_ebpf::{
-    histogram::SLOTS,
-    levels::STATE_SLOTS,
-    state::{ESTABLISHED, FIN_WAIT2, TIME_WAIT},
-    wire::{Counter, Histogram, PairKey, Totals},
-};
+use mix::{EVERYTHING, KEPT, Mix, USUAL, exporter};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sizing.md");
 const BEGIN: &str = "<!-- Figures of monitor/tests/sizing.rs, rewritten by UPDATE_DOCS=1 cargo test -p finwatch --test sizing -->\n";
@@ -37,105 +25,14 @@ const HOUR: Duration = Duration::from_hours(1);
 const HOSTS: u64 = 10_000;
 const PAIRS_OF_A_HOST: u64 = 20;
 
-/// What has happened to a pair, and which states its sockets were ever in.
-struct Mix {
-    name: &'static str,
-    counts: fn(Counter) -> bool,
-    histograms: &'static [HistogramId],
-    states: &'static [u8],
-}
-
 /// From a pair that does nothing to one that had everything.
-const MIXES: [Mix; 3] = [
-    Mix {
-        name: "one connection, kept",
-        counts: |counter| counter == Counter::Opened,
-        histograms: &[],
-        states: &[ESTABLISHED],
-    },
-    Mix {
-        name: "usual: two ways of closing, three states, two histograms",
-        counts: |counter| {
-            use Counter::{ClosedLocal, ClosedPeer, Opened, TimeWaitEntered};
-            [Opened, ClosedLocal, ClosedPeer, TimeWaitEntered].contains(&counter)
-        },
-        histograms: &[HistogramId::PeerCloseIdle, HistogramId::ConnectionDuration],
-        states: &[ESTABLISHED, FIN_WAIT2, TIME_WAIT],
-    },
-    Mix {
-        name: "everything that there is, requests followed",
-        counts: |_| true,
-        histograms: &HistogramId::ALL,
-        states: &[1, 2, 3, 4, 5, 6, 8, 9, 11],
-    },
-];
-
-/// So many pairs of one mix.
-struct Pairs(&'static Mix, u32);
-
-impl PairSource for Pairs {
-    fn slots(&self) -> u32 {
-        self.1
-    }
-
-    fn key(&self, slot: u32) -> Option<PairKey> {
-        let upstream = format!("10.0.{}.{}", slot >> 8, slot & 0xff);
-        Some(PairKey { cgroup: u64::from(slot) + 1, ..support::proxy_key(b"nginx", &upstream, 8080) })
-    }
-
-    fn pid(&self, _slot: u32) -> u32 {
-        1
-    }
-
-    fn generation(&self, _slot: u32) -> u32 {
-        1
-    }
-
-    fn counter(&self, _slot: u32, counter: Counter) -> u64 {
-        if (self.0.counts)(counter) { 123_456 } else { 0 }
-    }
-
-    fn histogram(&self, _slot: u32, id: HistogramId) -> Histogram {
-        let touched = u64::from(self.0.histograms.contains(&id));
-        Histogram { sum: 123_456_789 * touched, slots: [9_876 * touched; SLOTS] }
-    }
-
-    fn follows_requests(&self) -> bool {
-        self.0.histograms.contains(&HistogramId::TimeToFirstByte)
-    }
-
-    fn totals(&self) -> Totals {
-        support::totals()
-    }
-}
-
-struct Levels(Arc<Snapshot>);
-
-impl LevelSource for Levels {
-    fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        Some(self.0.clone())
-    }
-
-    fn latest(&self) -> Option<Arc<Snapshot>> {
-        Some(self.0.clone())
-    }
-}
+const MIXES: [&Mix; 3] = [&KEPT, &USUAL, &EVERYTHING];
 
 /// Series and bytes of a scrape. What differs from run to run, clocks and this process's own sizes, counts as one digit.
 fn scrape(mix: &'static Mix, pairs: u32) -> (u64, u64) {
-    let touched = mix.states.iter().fold(0, |bits, state| bits | 1 << state);
-    let level = PairLevel { sockets: [12; STATE_SLOTS], idle: 9, touched, ..PairLevel::default() };
-    let snapshot = Snapshot {
-        // Still to come, so its age prints as 0.
-        taken: Instant::now() + HOUR,
-        duration: Duration::ZERO,
-        pairs: (0..pairs).map(|slot| (slot, level)).collect(),
-        namespaces: Vec::new(),
-    };
-    let (units, agent) = (Arc::new(support::Units), Arc::new(support::Agent));
-    let exporter = Exporter::new(Arc::new(Pairs(mix, pairs)), units, agent, ProcessFilter::default());
     let mut text = Vec::new();
-    exporter.with_levels(Arc::new(Levels(Arc::new(snapshot))), 0).write(&mut text).expect("memory");
+    // Counts that do not rise yet.
+    exporter(mix, pairs, Instant::now() + HOUR).write(&mut text).expect("memory");
     let text = String::from_utf8(text).expect("text");
     let bytes = |line: &str| match line.split_once(' ') {
         Some((name, _)) if name.starts_with("process_") => name.len() + " 0\n".len(),
@@ -150,16 +47,16 @@ fn scrape(mix: &'static Mix, pairs: u32) -> (u64, u64) {
 fn figures() -> String {
     let mut text = String::from("| a pair | series | bytes of a scrape, uncompressed |\n|---|---|---|\n");
     let mut usual = (0, 0);
-    for mix in &MIXES {
+    for mix in MIXES {
         let (none, empty) = scrape(mix, 0);
         let (series, bytes) = scrape(mix, PAIRS);
         let each = ((series - none) / u64::from(PAIRS), (bytes - empty) / u64::from(PAIRS));
         writeln!(text, "| {} | {} | {} |", mix.name, each.0, each.1).expect("a string");
-        if mix.name.starts_with("usual") {
+        if mix.name == USUAL.name {
             usual = each;
         }
     }
-    let (own, bytes) = scrape(&MIXES[0], 0);
+    let (own, bytes) = scrape(&KEPT, 0);
     writeln!(text, "| the agent itself, without any pair, what varies as one digit | {own} | {bytes} |")
         .expect("a string");
     let (series, bytes) = (own + PAIRS_OF_A_HOST * usual.0, bytes + PAIRS_OF_A_HOST * usual.1);

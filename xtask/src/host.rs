@@ -85,8 +85,18 @@ pub(crate) enum Profile {
 
 /// Builds the daemon and says where it is.
 pub(crate) fn build_finwatch(profile: Profile) -> Result<PathBuf> {
+    Ok(build(profile, &[])?.join("finwatch"))
+}
+
+/// Builds one of the daemon's examples and says where it is.
+pub(crate) fn build_example(name: &str, profile: Profile) -> Result<PathBuf> {
+    Ok(build(profile, &["--example", name])?.join("examples").join(name))
+}
+
+/// Builds what the daemon's package has; says in which directory.
+fn build(profile: Profile, what: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", "finwatch"]);
+    build.args(["build", "--package", "finwatch"]).args(what);
     let dir = match profile {
         Profile::Release => {
             build.arg("--release");
@@ -94,9 +104,9 @@ pub(crate) fn build_finwatch(profile: Profile) -> Result<PathBuf> {
         }
         Profile::Debug => "debug",
     };
-    println!("building finwatch ({dir})");
+    println!("building {} ({dir})", what.last().unwrap_or(&"finwatch"));
     process::run("cargo build", &mut build, BUILD_LIMIT)?;
-    Ok(target().join(dir).join("finwatch"))
+    Ok(target().join(dir))
 }
 
 /// Whether this process is root.

@@ -66,7 +66,12 @@ pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
 #[map]
 pub static RESETTING: LruHashMap<u64, ClosedConnection> = LruHashMap::with_max_entries(RESETTING_SLOTS, 0);
 
-/// The pairs' records; the agent maps them into its memory.
+/// Which slots of [`PAIRS`] belong to a pair: apart from the records, so that the agent finds those in use without looking
+/// at any other. It maps both into its memory.
+#[map]
+pub static IN_USE: Array<u64> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
+
+/// The pairs' records.
 #[map]
 pub static PAIRS: Array<PairRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
 

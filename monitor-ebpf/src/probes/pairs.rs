@@ -8,13 +8,14 @@ use finwatch_ebpf::wire::{
     COMM_LEN, EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS,
     FILTER_INCLUDE_PORTS, FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, KEY_EXTERNAL, KEY_FOLDED,
     OWNER_BUCKETS, PairKey, PairRecord, RULE_EXCLUDE, SIDE_PROXY, SIDE_UPSTREAM, SLOT_FOLDED_PROXY,
-    SLOT_FOLDED_UPSTREAM, SLOT_IN_USE,
+    SLOT_FOLDED_UPSTREAM, SLOT_FREE, SLOT_IN_USE,
 };
 
 use crate::{
     count::add,
     maps::{
-        FREE_SLOTS, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, setting, totals,
+        FREE_SLOTS, IN_USE, NETS, NO_REQUEST_RULES, OWNERS, PAIR_INDEX, PAIRS, PORTS, PROXY_RANGES, setting,
+        totals,
     },
     process,
     socket::{Common, Tcp, jiffies},
@@ -155,21 +156,20 @@ impl Pair {
         unsafe { (*record).pid = self.pid };
         // SAFETY: as above.
         unsafe { (*record).owner = bucket };
-        mark_in_use(record);
+        mark_in_use(slot, record);
         match PAIR_INDEX.insert(&self.key, slot, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 charge(bucket);
                 slot
             }
-            Err(_) => self.lost_race(slot, record),
+            Err(_) => self.lost_race(slot),
         }
     }
 
     /// Another CPU was faster: its slot is used and ours goes back.
     #[inline(always)]
-    fn lost_race(&self, slot: u32, record: *mut PairRecord) -> u32 {
-        // SAFETY: the slot is still ours alone.
-        unsafe { write_volatile(addr_of_mut!((*record).in_use), 0) };
+    fn lost_race(&self, slot: u32) -> u32 {
+        mark(slot, SLOT_FREE);
         // A full queue is impossible: it has room for every slot.
         let _ = FREE_SLOTS.push(slot, 0);
         // SAFETY: as in `slot`.
@@ -206,7 +206,7 @@ impl Pair {
             unsafe { (*record).key.side = self.key.side };
             // SAFETY: as above.
             unsafe { (*record).key.flags = KEY_FOLDED };
-            mark_in_use(record);
+            mark_in_use(slot, record);
         }
         slot
     }
@@ -234,11 +234,19 @@ pub fn record(slot: u32) -> Option<*mut PairRecord> {
 }
 
 #[inline(always)]
-fn mark_in_use(record: *mut PairRecord) {
+fn mark_in_use(slot: u32, record: *mut PairRecord) {
     // SAFETY: a field of a live map value; every writer writes the same.
     unsafe { write_volatile(addr_of_mut!((*record).touched), jiffies()) };
-    // SAFETY: as above. Last, so that the agent never sees a slot in use without its key.
-    unsafe { write_volatile(addr_of_mut!((*record).in_use), SLOT_IN_USE) };
+    // Last, so that the agent never sees a slot in use without its key.
+    mark(slot, SLOT_IN_USE);
+}
+
+#[inline(always)]
+fn mark(slot: u32, as_what: u64) {
+    if let Some(mark) = IN_USE.get_ptr_mut(slot) {
+        // SAFETY: a live map value; every writer writes the same.
+        unsafe { write_volatile(mark, as_what) };
+    }
 }
 
 #[inline(always)]

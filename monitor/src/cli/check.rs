@@ -260,7 +260,7 @@ fn hooks(options: &Options) -> Vec<Finding> {
         Ok(kernel) => kernel,
         Err(error) => return vec![Finding::new("eBPF programs", Status::Failed, error.to_string())],
     };
-    let row = |attached: &crate::kernel::loader::Attached| {
+    let row = |attached: &crate::kernel::attaching::Attached| {
         let hook = attached.hook;
         let name = format!("hook {}", hook.name);
         match attached.mode {

@@ -40,6 +40,7 @@ use crate::{
         rounds::Parts,
         snapshots::Snapshots,
     },
+    memory,
     model::source::LevelSource,
     naming::Naming,
     recorder::{
@@ -60,6 +61,7 @@ const THREADS: usize = 2;
 pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
     let config = Config::load(log, args.options.clone(), args.config.as_deref())?;
     logging::start(config.log_level, config.log_format);
+    memory::share_heap();
     let prepared = Prepared::new(&config)?;
     // Before there is a second thread: those to come hold no more than this one.
     rights::give_up(config.netns == Netns::Host)

@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::{runtime::Handle, sync::mpsc, time};
 
 use super::{exposition::Exporter, places::Place};
+use crate::memory;
 
 /// A scrape is given up after this long: a client that stops reading must not hold one for ever.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub(super) fn start(exporter: Arc<Exporter>, place: Place) -> Body {
         if let Err(error) = run(&exporter, writer) {
             tracing::debug!(%error, "a scrape was not finished");
         }
+        memory::give_back();
     }));
     let chunks = stream::unfold(Some(received), |received| async {
         let mut received = received?;

@@ -10,7 +10,6 @@ use std::{
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, Iter},
 };
 use finwatch_ebpf::{
     offsets::Offsets,
@@ -22,13 +21,14 @@ use finwatch_ebpf::{
 };
 use ipnet::IpNet;
 
-use crate::model::source::HookMode;
+use crate::{memory, model::source::HookMode};
 
 use super::{
+    attaching::{Attached, attach},
     btf::Btf,
     error::KernelError,
     expiry::Expiry,
-    hooks::{Hook, HookKind, ITERATOR_PREFIX, Precision, is_required, locate, wanted},
+    hooks::{HookKind, Precision, is_required, locate, wanted},
     mapped::Tables,
     reader::Reader,
     rights,
@@ -72,32 +72,6 @@ pub struct Options {
     pub debug: bool,
 }
 
-/// A hook and what became of it.
-#[derive(Debug)]
-pub struct Attached {
-    /// The hook.
-    pub hook: &'static Hook,
-    /// How much of it is there.
-    pub mode: HookMode,
-    /// Why it is not all there.
-    pub error: Option<KernelError>,
-}
-
-impl Attached {
-    /// What is not seen, and why; empty where everything is.
-    pub fn lacking(&self) -> String {
-        let lacking = match self.mode {
-            HookMode::Full => return String::new(),
-            HookMode::Partial => self.hook.partial,
-            HookMode::Off => self.hook.without,
-        };
-        match &self.error {
-            Some(error) => format!("{lacking} ({error})"),
-            None => lacking.to_owned(),
-        }
-    }
-}
-
 /// The programs at work.
 pub struct Kernel {
     /// Holds programs, links and maps.
@@ -139,7 +113,7 @@ impl Kernel {
         fill(&mut ebpf, options, slots)?;
         let requests = if options.requests.is_some() { Some(map(&ebpf, "REQUESTS")?) } else { None };
         let tables = Tables::map(
-            (map(&ebpf, "PAIRS")?, slots),
+            (map(&ebpf, "PAIRS")?, map(&ebpf, "IN_USE")?, slots),
             map(&ebpf, "OWNERS")?,
             map(&ebpf, "TOTALS")?,
             requests,
@@ -151,7 +125,7 @@ impl Kernel {
         let expiry = Expiry::new(tables.clone(), index, free);
         let mut hooks = attach(&mut ebpf, &aya_btf, hooks)?;
         drop(aya_btf);
-        give_memory_back();
+        memory::give_back();
         let levels = levels(&mut ebpf, &tables, options, &settings, &mut hooks)?;
         Ok(Self { ebpf, tables, hooks, incidents, expiry, levels })
     }
@@ -192,15 +166,6 @@ fn closed_sets(connections: u32) -> u32 {
 /// How many entries the table of closed connections has room for, where `connections` may be tracked.
 pub fn closed_limit(connections: u32) -> u64 {
     u64::from(closed_sets(connections)) * CLOSED_WAYS as u64
-}
-
-/// Returns to the system what parsing BTF took: 17 MiB that glibc would keep for good.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// What this kernel lets the programs do in the quick way.
@@ -277,6 +242,7 @@ fn load(
         .map_max_entries("CONNECTIONS", options.max_connections)
         .map_max_entries("CLOSED", settings.closed_mask + 1)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
+        .map_max_entries("IN_USE", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("LEVELS", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("EXCHANGES", where_followed(options.max_connections))
         .map_max_entries("REQUESTS", where_followed(options.max_pairs + FIRST_FREE_SLOT))
@@ -337,28 +303,6 @@ fn mapped(address: IpAddr) -> [u8; 16] {
     .octets()
 }
 
-/// Attaches what this kernel offers, in the table's order.
-fn attach(
-    ebpf: &mut Ebpf,
-    btf: &AyaBtf,
-    hooks: Vec<(&'static Hook, HookMode)>,
-) -> Result<Vec<Attached>, KernelError> {
-    let mut attached = Vec::new();
-    for (hook, offered) in hooks {
-        let result = if offered == HookMode::Off {
-            Err(KernelError::MissingHook(hook.name))
-        } else {
-            attach_one(ebpf, btf, hook)
-        };
-        attached.push(match result {
-            Ok(()) => Attached { hook, mode: offered, error: None },
-            Err(error) if hook.required => return Err(error),
-            Err(error) => Attached { hook, mode: HookMode::Off, error: Some(error) },
-        });
-    }
-    Ok(attached)
-}
-
 /// What reading the sockets needs: by the iterator, else by netlink. Notes in `hooks` what became of it.
 fn levels(
     ebpf: &mut Ebpf,
@@ -386,26 +330,6 @@ fn levels(
             Ok(None)
         }
     }
-}
-
-fn attach_one(ebpf: &mut Ebpf, btf: &AyaBtf, hook: &'static Hook) -> Result<(), KernelError> {
-    let failed = |error| KernelError::Attach { hook: hook.name, error };
-    for name in hook.programs() {
-        let program = ebpf.program_mut(name).ok_or(KernelError::Foreign(name))?;
-        match hook.kind {
-            HookKind::Tracepoint(_) => {
-                let program: &mut BtfTracePoint = program.try_into().map_err(failed)?;
-                program.load(hook.name, btf).map_err(failed)?;
-                program.attach().map_err(failed)?;
-            }
-            // It is attached anew in every namespace (see `walker`).
-            HookKind::Iterator => {
-                let program: &mut Iter = program.try_into().map_err(failed)?;
-                program.load(hook.name.trim_start_matches(ITERATOR_PREFIX), btf).map_err(failed)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {

@@ -2,12 +2,10 @@
 
 use std::{
     io,
-    marker::PhantomData,
-    os::fd::{AsFd as _, AsRawFd as _},
     ptr::addr_of_mut,
     sync::{
         PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -20,8 +18,8 @@ use finwatch_ebpf::{
         SLOT_IN_USE, Totals,
     },
 };
-use memmap2::{MmapOptions, MmapRaw};
 
+use super::array::Array;
 use crate::model::source::{HistogramId, PairSource};
 
 /// A record of the kernel's half as its bytes come out of a ring buffer; `None` where there are fewer or more.
@@ -30,67 +28,10 @@ pub fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
     (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// The values of an array map that was made to be mapped.
-pub(super) struct Array<T> {
-    memory: MmapRaw,
-    length: u32,
-    values: PhantomData<fn() -> T>,
-}
-
-impl<T> Array<T> {
-    pub(super) fn map(map: &MapData, length: u32) -> io::Result<Self> {
-        // `array_map_alloc()` rounds values up to eight bytes.
-        const { assert!(size_of::<T>().is_multiple_of(8), "the kernel's values would be longer than ours") };
-        let bytes = length as usize * size_of::<T>();
-        let memory = MmapOptions::new().len(bytes).map_raw(map.fd().as_fd().as_raw_fd())?;
-        Ok(Self { memory, length, values: PhantomData })
-    }
-
-    /// One value.
-    ///
-    /// # Panics
-    /// When `index` is not below the array's length.
-    fn at(&self, index: u32) -> *mut T {
-        assert!(index < self.length, "slot {index} of {}", self.length);
-        // SAFETY: inside the mapping, which holds `length` values.
-        unsafe { self.memory.as_mut_ptr().cast::<T>().add(index as usize) }
-    }
-
-    /// A copy of one value; what the kernel's side writes meanwhile may be in it or not.
-    pub(super) fn read(&self, index: u32) -> T
-    where
-        T: Pod,
-    {
-        // SAFETY: a valid, aligned pointer to plain old data.
-        unsafe { self.at(index).read_volatile() }
-    }
-
-    /// Replaces one value, which the kernel's side does not write meanwhile.
-    pub(super) fn write(&self, index: u32, value: T)
-    where
-        T: Pod,
-    {
-        // SAFETY: a valid, aligned pointer to plain old data.
-        unsafe { self.at(index).write_volatile(value) };
-    }
-
-    /// How many values there are.
-    pub(super) const fn length(&self) -> u32 {
-        self.length
-    }
-
-    /// A number of a value as an atomic: the kernel's side adds atomically too.
-    fn number(&self, index: u32, field: impl FnOnce(*mut T) -> *mut u64) -> &AtomicU64 {
-        let number = field(self.at(index));
-        // SAFETY: an aligned field of a mapped value; the mapping lives as long as `self`, and every access to it is
-        // atomic or the kernel's.
-        unsafe { AtomicU64::from_ptr(number) }
-    }
-}
-
 /// The pairs' records and requests, the owners' shares and the host-wide counts.
 pub struct Tables {
     pairs: Array<PairRecord>,
+    in_use: Array<u64>,
     owners: Array<u64>,
     totals: Array<Totals>,
     /// `None` where requests are not followed.
@@ -100,21 +41,22 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Maps the arrays; the first comes with its length, which is also that of `requests`.
+    /// Maps the arrays; the pairs' records come with their marks and their number, which is also that of `requests`.
     ///
     /// # Errors
     /// When the kernel refuses to map them.
     pub fn map(
-        (pairs, slots): (&MapData, u32),
+        (pairs, in_use, slots): (&MapData, &MapData, u32),
         owners: &MapData,
         totals: &MapData,
         requests: Option<&MapData>,
     ) -> io::Result<Self> {
         Ok(Self {
-            pairs: Array::map(pairs, slots)?,
+            pairs: Array::map_by_piece(pairs, slots)?,
+            in_use: Array::map(in_use, slots)?,
             owners: Array::map(owners, OWNER_BUCKETS)?,
             totals: Array::map(totals, 1)?,
-            requests: requests.map(|requests| Array::map(requests, slots)).transpose()?,
+            requests: requests.map(|requests| Array::map_by_piece(requests, slots)).transpose()?,
             steady: RwLock::default(),
         })
     }
@@ -127,7 +69,7 @@ impl Tables {
 
     /// Takes a connection whose end was missed out of the books.
     pub fn close_missed(&self, slot: u32) {
-        if slot < self.pairs.length {
+        if slot < self.slots() {
             // SAFETY: as in `tracked`.
             self.pairs
                 .number(slot, |record| unsafe { addr_of_mut!((*record).tracked) })
@@ -197,6 +139,7 @@ impl Tables {
         let generation = unsafe { (*record).generation };
         // SAFETY: as above.
         let owner = unsafe { (*record).owner };
+        self.in_use(slot).store(SLOT_FREE, Ordering::Release);
         // SAFETY: as above; integers only.
         unsafe { record.write_bytes(0, 1) };
         if let Some(requests) = &self.requests {
@@ -212,12 +155,8 @@ impl Tables {
             .fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn in_use(&self, slot: u32) -> &AtomicU32 {
-        let record = self.pairs.at(slot);
-        // SAFETY: `at` gives a valid pointer; only an address is taken.
-        let in_use = unsafe { addr_of_mut!((*record).in_use) };
-        // SAFETY: as in `Array::number`.
-        unsafe { AtomicU32::from_ptr(in_use) }
+    fn in_use(&self, slot: u32) -> &AtomicU64 {
+        self.in_use.number(slot, |mark| mark)
     }
 
     /// A counter by its index.
@@ -296,7 +235,7 @@ impl HistogramNumbers<'_> {
 
 impl PairSource for Tables {
     fn slots(&self) -> u32 {
-        self.pairs.length
+        self.pairs.length()
     }
 
     fn key(&self, slot: u32) -> Option<PairKey> {

@@ -1,6 +1,8 @@
 //! The kernel's side of the agent: what the running kernel offers, loading, the records, and their upkeep.
 
 pub mod agent;
+mod array;
+pub mod attaching;
 pub mod btf;
 pub mod dumper;
 pub mod error;

@@ -14,10 +14,7 @@ use finwatch_ebpf::levels::{
     Walk,
 };
 
-use super::{
-    error::KernelError,
-    mapped::{Array, Tables},
-};
+use super::{array::Array, error::KernelError, mapped::Tables};
 use crate::model::{levels::Walked, port_range::PortRange, source::PairSource as _};
 
 /// The iterator program's link and the tables it fills.

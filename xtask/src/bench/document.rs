@@ -1,4 +1,4 @@
-//! docs/cost.md: the benchmark's table with what it was measured on.
+//! The documents' measured sections: between two comments each, the rest is written by hand.
 
 use std::{
     fs,
@@ -7,40 +7,29 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{report::Report, tracer::COUNTING};
 use crate::host;
 
-/// Writes the document.
-pub(crate) fn write(report: &Report, walks: &str, rounds: u32, seconds: u64) -> Result<()> {
-    let path = host::root().join("docs/cost.md");
-    let machine = machine();
-    let (table, requests) = (report.table(), report.requests_table());
-    let text = format!(
-        "# What it costs\n\n\
-         Written by `cargo xtask bench --rounds {rounds} --seconds {seconds} --write-docs`: nginx proxying to nginx \
-         without keep-alive, on loopback, under\n`wrk -c32 -t2`. Every request opens and closes a connection, the most \
-         that can be asked of finwatch; with keep-alive it has next to nothing to do.\n{rounds} rounds of {seconds} s \
-         in turns; each figure is a median, with the least and the largest. BPF time is the kernel's own statistics, \
-         taken in runs\nof their own. The last row is the least that can be counted at every state change, for \
-         comparison:\n\n    bpftrace -e '{COUNTING}'\n\nMeasured on {machine}.\n\n{table}\n## Following requests\n\n\
-         The same with keep-alive on both ends, where finwatch without `--requests` has next to nothing to do. Each \
-         request is one send and one receive on either end of\neither hop, and receives that find nothing: \
-         BPF runs per request tells how many of these calls a program saw.\n\n{requests}\n\
-         ## A walk over the sockets\n\n\
-         What is there now is read from the kernel's tables, at most once in `--snapshot-age` (5 s) and only while somebody \
-         asks. Half of the sockets\nare established, half in TIME_WAIT, in a network namespace of their own. The empty \
-         iterator is a program that returns at once: what\nthe kernel itself takes to go over them, and the least that any \
-         walk can cost. What finwatch adds is one look into a large table per\nsocket (the connection's record, or the \
-         closed connection's), whose cost is the memory's. The daemon's memory does not depend on\nthe number of \
-         sockets.\n\n{walks}"
-    );
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    println!("{}", path.display());
+/// Replaces one section of a document in docs/.
+pub(crate) fn write(document: &str, section: &str, text: &str) -> Result<()> {
+    let path = host::root().join("docs").join(document);
+    let before = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let after = replaced(&before, section, text)
+        .with_context(|| format!("{} has no section \"{section}\"", path.display()))?;
+    fs::write(&path, after).with_context(|| format!("writing {}", path.display()))?;
+    println!("{}: {section}", path.display());
     Ok(())
 }
 
+fn replaced(document: &str, section: &str, text: &str) -> Option<String> {
+    let begin = format!("<!-- {section}: written by cargo xtask bench --write-docs -->\n");
+    let end = format!("<!-- {section}: end -->\n");
+    let (before, rest) = document.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some([before, &begin, text.trim_end(), "\n", &end, after].concat())
+}
+
 /// Processor, kernel and versions.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let models = info.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -59,9 +48,22 @@ fn machine() -> String {
 }
 
 /// The first line a program prints about itself.
-fn version(program: &str, flag: &str) -> String {
+pub(crate) fn version(program: &str, flag: &str) -> String {
     let output = Command::new(program).arg(flag).stdin(Stdio::null()).output();
     let Ok(output) = output else { return format!("no {program}") };
     let printed = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&printed).lines().next().unwrap_or(program).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_replaced_and_nothing_else() {
+        let document = "a\n<!-- x: written by cargo xtask bench --write-docs -->\nold\n<!-- x: end -->\nb\n";
+        let after = "a\n<!-- x: written by cargo xtask bench --write-docs -->\nnew\n<!-- x: end -->\nb\n";
+        assert_eq!(replaced(document, "x", "new\n\n").as_deref(), Some(after));
+        assert_eq!(replaced(document, "y", "new"), None);
+    }
 }

@@ -1,6 +1,6 @@
 //! What a process's eBPF programs cost, by the kernel's own statistics.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -9,88 +9,110 @@ use aya::{
 };
 use serde::Serialize;
 
-use super::load::Served;
+use super::usage::directory;
 use crate::test::leftovers::held_programs;
 
-/// The time in all programs, over the runs of the one that runs most: that at every state change.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Cost {
+/// What the programs did while something went on. The statistics cost something themselves and are on for no longer.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Spent {
+    /// The runs of the program that ran most often: the one at every state change.
     pub(crate) state_changes: u64,
-    /// Others on the host open and close connections too.
-    pub(crate) state_changes_per_request: f64,
-    pub(crate) nanoseconds_per_state_change: f64,
-    /// In all programs.
-    pub(crate) nanoseconds_per_request: f64,
-    /// Of all programs.
-    pub(crate) runs_per_request: f64,
+    programs: Vec<Program>,
 }
 
-/// Counts while `load` runs; the statistics are on for no longer.
-pub(crate) fn cost(pid: u32, load: impl FnOnce() -> Result<Served>) -> Result<Cost> {
-    let ids = held_programs(&Path::new("/proc").join(pid.to_string()));
-    ensure!(!ids.is_empty(), "process {pid} has no eBPF program open");
-    let statistics = enable_stats(Stats::RunTime).context("switching the kernel's eBPF statistics on")?;
-    let before = runs(&ids)?;
-    let served = load()?;
-    let after = runs(&ids)?;
-    drop(statistics);
-    let (mut time, mut state_changes, mut runs) = (Duration::ZERO, 0, 0);
-    for (id, (time_after, runs_after)) in after {
-        let (time_before, runs_before) = before.get(&id).copied().unwrap_or_default();
-        time += time_after.saturating_sub(time_before);
-        let more = runs_after.saturating_sub(runs_before);
-        runs += more;
-        state_changes = state_changes.max(more);
+/// One program's share.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    runs: u64,
+    nanoseconds: u64,
+}
+
+impl Spent {
+    /// By the programs that a process has open, while `work` goes on.
+    pub(crate) fn during<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(T, Self)> {
+        let ids = held_programs(&directory(pid));
+        ensure!(!ids.is_empty(), "process {pid} has no eBPF program open");
+        let statistics = enable_stats(Stats::RunTime).context("switching the kernel's eBPF statistics on")?;
+        let before = read(&ids)?;
+        let outcome = work()?;
+        let mut programs = read(&ids)?;
+        drop(statistics);
+        for (id, program) in &mut programs {
+            let Some(before) = before.get(id) else { continue };
+            program.runs = program.runs.saturating_sub(before.runs);
+            program.nanoseconds = program.nanoseconds.saturating_sub(before.nanoseconds);
+        }
+        let programs: Vec<Program> = programs.into_values().filter(|program| program.runs > 0).collect();
+        let state_changes = programs.iter().map(|program| program.runs).max();
+        let state_changes =
+            state_changes.with_context(|| format!("the eBPF programs of process {pid} did not run"))?;
+        Ok((outcome, Self { state_changes, programs }))
     }
-    ensure!(state_changes > 0, "the eBPF programs of process {pid} did not run");
-    let nanoseconds_per_state_change = time.as_nanos() as f64 / state_changes as f64;
-    let state_changes_per_request = state_changes as f64 / served.requests as f64;
-    Ok(Cost {
-        state_changes,
-        state_changes_per_request,
-        nanoseconds_per_state_change,
-        nanoseconds_per_request: time.as_nanos() as f64 / served.requests as f64,
-        runs_per_request: runs as f64 / served.requests as f64,
-    })
+
+    /// In all programs.
+    pub(crate) fn nanoseconds(&self) -> f64 {
+        self.programs.iter().map(|program| program.nanoseconds as f64).sum()
+    }
+
+    /// In all programs, over the runs of the one at every state change.
+    pub(crate) fn nanoseconds_per_state_change(&self) -> f64 {
+        self.nanoseconds() / self.state_changes as f64
+    }
+
+    /// Of all programs.
+    pub(crate) fn runs(&self) -> u64 {
+        self.programs.iter().map(|program| program.runs).sum()
+    }
+
+    /// What one run of the program of this name takes; those of the name together.
+    pub(crate) fn nanoseconds_per_run(&self, name: &str) -> Option<f64> {
+        let ours = || self.programs.iter().filter(|program| program.name == name);
+        let runs: u64 = ours().map(|program| program.runs).sum();
+        let nanoseconds: u64 = ours().map(|program| program.nanoseconds).sum();
+        (runs > 0).then(|| nanoseconds as f64 / runs as f64)
+    }
+
+    /// How often the program of this name runs at a state change.
+    pub(crate) fn runs_per_state_change(&self, name: &str) -> f64 {
+        let ours = self.programs.iter().filter(|program| program.name == name);
+        ours.map(|program| program.runs).sum::<u64>() as f64 / self.state_changes as f64
+    }
 }
 
-/// How long a run of the program of this name takes on average while `load` runs.
-pub(crate) fn average(pid: u32, name: &str, load: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let ids = held_programs(&Path::new("/proc").join(pid.to_string()));
-    let named = loaded_programs().flatten();
-    let id = named
-        .filter(|program| ids.contains(&program.id()))
-        .find(|program| program.name_as_str() == Some(name))
-        .with_context(|| format!("process {pid} has no eBPF program {name} open"))?
-        .id();
-    let statistics = enable_stats(Stats::RunTime).context("switching the kernel's eBPF statistics on")?;
-    let (time_before, runs_before) = runs(&[id])?[&id];
-    load()?;
-    let (time_after, runs_after) = runs(&[id])?[&id];
-    drop(statistics);
-    let runs = u32::try_from(runs_after.saturating_sub(runs_before)).context("fewer runs")?;
-    time_after.saturating_sub(time_before).checked_div(runs).with_context(|| format!("{name} did not run"))
-}
-
-/// The memory that a process has in RAM.
-pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
-    let path = Path::new("/proc").join(pid.to_string()).join("status");
-    let status = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = resident.and_then(|kib| kib.parse().ok()).context("no VmRSS")?;
-    Ok(kibibytes * 1024)
-}
-
-fn runs(ids: &[u32]) -> Result<BTreeMap<u32, (Duration, u64)>> {
-    let mut runs = BTreeMap::new();
+fn read(ids: &[u32]) -> Result<BTreeMap<u32, Program>> {
+    let mut programs = BTreeMap::new();
     for program in loaded_programs() {
         // Others load and unload programs meanwhile: one that is gone is none of ours.
         if let Ok(program) = program
             && ids.contains(&program.id())
         {
-            runs.insert(program.id(), (program.run_time(), program.run_count()));
+            let name = program.name_as_str().unwrap_or("unnamed").to_owned();
+            let nanoseconds = nanoseconds(program.run_time());
+            programs.insert(program.id(), Program { name, runs: program.run_count(), nanoseconds });
         }
     }
-    ensure!(!runs.is_empty(), "the kernel does not list the programs measured");
-    Ok(runs)
+    ensure!(!programs.is_empty(), "the kernel does not list the programs measured");
+    Ok(programs)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_apart_and_summed() {
+        let program = |name: &str, runs, nanoseconds| Program { name: name.to_owned(), runs, nanoseconds };
+        let programs =
+            vec![program("all", 100, 20_000), program("few", 10, 5_000), program("few", 10, 1_000)];
+        let spent = Spent { state_changes: 100, programs };
+        assert_eq!(spent.nanoseconds_per_state_change().to_string(), "260");
+        assert_eq!(spent.nanoseconds_per_run("few"), Some(300.0));
+        assert_eq!(spent.runs_per_state_change("few").to_string(), "0.2");
+        assert_eq!((spent.runs(), spent.nanoseconds_per_run("none")), (120, None));
+    }
 }

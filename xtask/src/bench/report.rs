@@ -1,34 +1,22 @@
 //! The measurements as a table and as JSON.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Measured, load::Connections, tracer::Mode};
+use super::{
+    figure::{Figure, cell, table},
+    load::Connections,
+    measured::Measured,
+    programs::Spent,
+    tracer::Mode,
+    usage::Usage,
+};
 
-/// A figure over all rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Figure {
-    median: f64,
-    pub(super) min: f64,
-    max: f64,
-}
-
-impl Figure {
-    pub(super) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (&min, &max) = values.first().zip(values.last())?;
-        let middle = values.len() / 2;
-        let median = if values.len().is_multiple_of(2) {
-            f64::midpoint(values[middle - 1], values[middle])
-        } else {
-            values[middle]
-        };
-        Some(Self { median, min, max })
-    }
-}
+const MEBIBYTE: f64 = 1.0 / 1_048_576.0;
+/// The daemon's programs, whose shares are told.
+const PROGRAMS: [&str; 4] = ["set_state", "missed", "receive_reset", "send_reset"];
 
 /// One mode over all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -41,8 +29,9 @@ struct Row {
     state_changes_per_request: Option<Figure>,
     bpf_nanoseconds_per_request: Option<Figure>,
     bpf_runs_per_request: Option<Figure>,
+    user_ratio: Option<Figure>,
     cpu_ratio: Option<Figure>,
-    resident_bytes: Option<Figure>,
+    peak_bytes: Option<Figure>,
 }
 
 /// Everything measured.
@@ -64,40 +53,98 @@ impl Report {
         self.rows.iter().filter(move |row| row.connections == connections)
     }
 
-    /// What following requests costs, as [`Self::table`].
+    /// What following requests costs. A Markdown table: median (min to max).
     pub(crate) fn requests_table(&self) -> String {
-        let head = "| | requests/s | of untraced, % | BPF ns per request | BPF runs per request | RSS, MiB |\n\
-                    |---|---|---|---|---|---|\n";
-        self.written(head, Connections::Kept, |row| {
-            vec![cell(row.bpf_nanoseconds_per_request, 1.0, 0), cell(row.bpf_runs_per_request, 1.0, 2)]
-        })
+        let head = [
+            "",
+            "requests/s",
+            "of untraced, %",
+            "BPF ns per request",
+            "BPF runs per request",
+            "peak RSS, MiB",
+        ];
+        let rows = self.of(Connections::Kept).map(|row| {
+            vec![
+                row.mode.name().to_owned(),
+                cell(row.requests_per_second, 1.0, 0),
+                cell(row.ratio_to_untraced, 100.0, 1),
+                cell(row.bpf_nanoseconds_per_request, 1.0, 0),
+                cell(row.bpf_runs_per_request, 1.0, 2),
+                cell(row.peak_bytes, MEBIBYTE, 1),
+            ]
+        });
+        table(&head, rows)
     }
 
-    /// What finwatch costs where every request opens a connection. A Markdown table: median (min to max).
+    /// What watching costs where every request opens a connection, likewise.
     pub(crate) fn table(&self) -> String {
-        let head = "| | requests/s | of untraced, % | BPF ns per state change | changes per request | CPU, % of one | RSS, MiB |\n\
-                    |---|---|---|---|---|---|---|\n";
-        self.written(head, Connections::Closed, |row| {
+        let head = [
+            "",
+            "requests/s",
+            "of untraced, %",
+            "BPF ns per state change",
+            "changes per request",
+            "user CPU, % of one",
+            "CPU, % of one",
+            "peak RSS, MiB",
+        ];
+        let rows = self.of(Connections::Closed).map(|row| {
             vec![
+                row.mode.name().to_owned(),
+                cell(row.requests_per_second, 1.0, 0),
+                cell(row.ratio_to_untraced, 100.0, 1),
                 cell(row.bpf_nanoseconds_per_state_change, 1.0, 0),
                 cell(row.state_changes_per_request, 1.0, 1),
-                cell(row.cpu_ratio, 100.0, 1),
+                cell(row.user_ratio, 100.0, 2),
+                cell(row.cpu_ratio, 100.0, 2),
+                cell(row.peak_bytes, MEBIBYTE, 1),
             ]
-        })
+        });
+        table(&head, rows)
     }
 
-    /// A row per mode: throughput first, memory last, and what else the table is about in between.
-    fn written(&self, head: &str, connections: Connections, middle: fn(&Row) -> Vec<String>) -> String {
-        let mut table = head.to_owned();
-        for row in self.of(connections) {
-            let mut cells =
-                vec![cell(row.requests_per_second, 1.0, 0), cell(row.ratio_to_untraced, 100.0, 1)];
-            cells.extend(middle(row));
-            cells.push(cell(row.resident_bytes, 1.0 / f64::from(1 << 20), 1));
-            // Writing to a String cannot fail.
-            _ = writeln!(table, "| {} | {} |", name(row.mode), cells.join(" | "));
-        }
-        table
+    /// What each of finwatch's programs has of its time, likewise.
+    pub(crate) fn programs_table(&self) -> String {
+        let spent = || {
+            self.measured
+                .iter()
+                .filter(|one| one.connections == Connections::Closed)
+                .filter(|one| one.mode == Mode::Finwatch)
+                .filter_map(|one| one.programs.as_ref())
+        };
+        let rows = PROGRAMS.iter().map(|name| {
+            let runs = Figure::of(spent().map(|spent| spent.runs_per_state_change(name)));
+            let nanoseconds = Figure::of(spent().filter_map(|spent| spent.nanoseconds_per_run(name)));
+            vec![(*name).to_owned(), cell(runs, 1.0, 2), cell(nanoseconds, 1.0, 0)]
+        });
+        table(&["finwatch's program", "runs per state change", "ns per run"], rows)
+    }
+
+    /// finwatch's BPF time per state change over that of another mode in the same round.
+    pub(crate) fn bpf_ratio(&self, other: Mode) -> Option<f64> {
+        let cost = |mode: Mode, round: u32| {
+            let mut fitting = self.measured.iter().filter(|one| one.connections == Connections::Closed);
+            let one = fitting.find(|one| one.mode == mode && one.round == round)?;
+            Some(one.programs.as_ref()?.nanoseconds_per_state_change())
+        };
+        let rounds: BTreeSet<u32> = self.measured.iter().map(|one| one.round).collect();
+        let ratios =
+            rounds.into_iter().filter_map(|round| Some(cost(Mode::Finwatch, round)? / cost(other, round)?));
+        Figure::of(ratios).map(|figure| figure.median)
+    }
+
+    /// Requests per second under finwatch, of those untraced.
+    pub(crate) fn throughput_ratio(&self) -> Option<f64> {
+        self.finwatch()?.ratio_to_untraced.map(|figure| figure.median)
+    }
+
+    /// The daemon's own processor time.
+    pub(crate) fn cpu_ratio(&self) -> Option<f64> {
+        self.finwatch()?.cpu_ratio.map(|figure| figure.median)
+    }
+
+    fn finwatch(&self) -> Option<&Row> {
+        self.of(Connections::Closed).find(|row| row.mode == Mode::Finwatch)
     }
 
     /// Fails where a figure is missing.
@@ -112,16 +159,6 @@ impl Report {
     }
 }
 
-fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Untraced => "untraced",
-        Mode::Finwatch => "finwatch",
-        Mode::Requests => "finwatch --requests",
-        Mode::RequestsCoarse => "finwatch --requests=coarse",
-        Mode::Bpftrace => "bpftrace, only counting",
-    }
-}
-
 fn row(connections: Connections, mode: Mode, measured: &[Measured]) -> Row {
     let same = |one: &&Measured| one.connections == connections;
     let ours = || measured.iter().filter(same).filter(move |one| one.mode == mode);
@@ -129,30 +166,23 @@ fn row(connections: Connections, mode: Mode, measured: &[Measured]) -> Row {
         |round| measured.iter().filter(same).find(|one| one.mode == Mode::Untraced && one.round == round);
     let ratios =
         ours().filter_map(|one| Some(one.requests_per_second / untraced(one.round)?.requests_per_second));
-    let programs = || ours().filter_map(|one| one.programs);
-    let usages = || ours().filter_map(|one| one.tracer);
+    let programs = |figure: fn(&Measured, &Spent) -> f64| {
+        Figure::of(ours().filter_map(|one| Some(figure(one, one.programs.as_ref()?))))
+    };
+    let usages = |figure: fn(Usage) -> f64| Figure::of(ours().filter_map(|one| one.usage).map(figure));
     Row {
         connections,
         mode,
         requests_per_second: Figure::of(ours().map(|one| one.requests_per_second)),
         ratio_to_untraced: Figure::of(ratios),
-        bpf_nanoseconds_per_state_change: Figure::of(
-            programs().map(|cost| cost.nanoseconds_per_state_change),
-        ),
-        state_changes_per_request: Figure::of(programs().map(|cost| cost.state_changes_per_request)),
-        bpf_nanoseconds_per_request: Figure::of(programs().map(|cost| cost.nanoseconds_per_request)),
-        bpf_runs_per_request: Figure::of(programs().map(|cost| cost.runs_per_request)),
-        cpu_ratio: Figure::of(usages().map(|usage| usage.cpu_ratio)),
-        resident_bytes: Figure::of(usages().map(|usage| usage.resident_bytes as f64)),
+        bpf_nanoseconds_per_state_change: programs(|_, spent| spent.nanoseconds_per_state_change()),
+        state_changes_per_request: programs(|one, spent| spent.state_changes as f64 / one.requests_traced),
+        bpf_nanoseconds_per_request: programs(|one, spent| spent.nanoseconds() / one.requests_traced),
+        bpf_runs_per_request: programs(|one, spent| spent.runs() as f64 / one.requests_traced),
+        user_ratio: usages(|usage| usage.user_ratio),
+        cpu_ratio: usages(|usage| usage.cpu_ratio),
+        peak_bytes: usages(|usage| usage.peak_bytes as f64),
     }
-}
-
-/// A figure as a cell, times `scale`.
-pub(super) fn cell(figure: Option<Figure>, scale: f64, digits: usize) -> String {
-    figure.map_or_else(String::new, |Figure { median, min, max }| {
-        let [median, min, max] = [median, min, max].map(|value| value * scale);
-        format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
-    })
 }
 
 #[cfg(test)]
@@ -165,8 +195,9 @@ mod tests {
             mode,
             round,
             requests_per_second,
+            requests_traced: 0.0,
             programs: None,
-            tracer: None,
+            usage: None,
         }
     }
 
@@ -184,12 +215,5 @@ mod tests {
         let header = report.requests_table();
         assert_eq!(header.lines().count(), 2, "other connections do not mix: {header}");
         assert!(report.complete().is_err());
-    }
-
-    #[test]
-    fn medians_of_odd_and_even_counts() {
-        assert_eq!(Figure::of([3.0, 1.0, 2.0].into_iter()), Some(Figure { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Figure::of([4.0, 1.0].into_iter()), Some(Figure { median: 2.5, min: 1.0, max: 4.0 }));
-        assert_eq!(Figure::of([].into_iter()), None);
     }
 }

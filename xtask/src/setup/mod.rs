@@ -130,15 +130,14 @@ impl Plan {
         }
         if purpose.tests() || purpose == Purpose::Bench {
             program("wrk", "wrk", "load for the measurements");
-        }
-        if purpose.tests() {
-            program("systemd-analyze", "systemd", "verifies the unit");
             program(
                 "prometheus",
                 "prometheus",
-                "reads the daemon and evaluates dashboards and rules in a test, with promtool; its service is neither \
-                 started nor enabled",
+                "reads agents, evaluates dashboards and rules; its service is neither started nor enabled",
             );
+        }
+        if purpose.tests() {
+            program("systemd-analyze", "systemd", "verifies the unit");
             program(
                 "haproxy",
                 "haproxy",
@@ -169,6 +168,12 @@ impl Plan {
         }
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
+            program("tcplife", "libbpf-tools", "the same: tcplife and tcpstates");
+            program(
+                "prometheus",
+                "prometheus",
+                "reads simulated hosts; its service is neither started nor enabled",
+            );
         }
         if purpose.tests() && host::php_fpm().is_none() {
             packages.push(Package::new(

@@ -1,15 +1,10 @@
 //! What the daemon takes: memory, the kernel's memory of its tables, descriptors and threads; and whether that grows.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::bench::programs::resident_bytes;
+use crate::bench::{tables, usage::resident_bytes};
 
 const KIB: u64 = 1024;
 
@@ -33,7 +28,7 @@ impl Usage {
         };
         Ok(Self {
             resident_bytes: resident_bytes(pid)?,
-            table_bytes: table_bytes(&process.join("fdinfo"))?,
+            table_bytes: tables::bytes(&tables::held(pid)?),
             descriptors: count("fd")?,
             threads: count("task")?,
         })
@@ -62,22 +57,6 @@ impl Usage {
         });
         chosen.unwrap_or_default()
     }
-}
-
-/// The kernel's memory of the maps that a process has open, by the kernel's own account.
-fn table_bytes(fdinfo: &Path) -> Result<u64> {
-    let entries = fs::read_dir(fdinfo).with_context(|| format!("reading {}", fdinfo.display()))?;
-    let files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    // A descriptor may be closed meanwhile.
-    let infos = files.into_iter().filter_map(|file| fs::read_to_string(file).ok());
-    let maps: BTreeMap<u64, u64> = infos.filter_map(|info| map(&info)).collect();
-    Ok(maps.values().sum())
-}
-
-/// A map's number and memory.
-fn map(info: &str) -> Option<(u64, u64)> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    Some((field("map_id:")?, field("memlock:")?))
 }
 
 /// What it took from the beginning to the end of a load.
@@ -170,11 +149,5 @@ mod tests {
         };
         assert_eq!(course(|second| 5 + second % 7).growth(0), Vec::<String>::new());
         assert_eq!(course(|second| 5 + second / 5 + second % 7).growth(0).len(), 1);
-    }
-
-    #[test]
-    fn a_map_is_read() {
-        assert_eq!(map("map_type:\t1\nmap_id:\t7\nmemlock:\t4096\n"), Some((7, 4096)));
-        assert_eq!(map("prog_id:\t7\nmemlock:\t4096\n"), None);
     }
 }

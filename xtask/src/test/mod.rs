@@ -92,7 +92,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.traced("prometheus", checks, || prometheus::run(&host::build_finwatch(Profile::Debug)?, full))?;
     let smoke = || Ok(vec!["bench --smoke".to_owned()]);
     run.traced("bench smoke", smoke, || {
-        bench::smoke(&host::build_finwatch(Profile::Debug)?)?;
+        bench::smoke(&host::build_finwatch(Profile::Debug)?, &[])?;
         Ok(Tally::ONE_PASSED)
     })?;
     if run.full {
