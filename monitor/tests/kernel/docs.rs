@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
-use finwatch::kernel::hooks::Hook;
-
 use crate::{harness::metrics::expand, sequence::Sequence, sequences};
 
 const INTRODUCTION: &str = "\
@@ -40,16 +38,6 @@ fn docs_name_neighbours_that_exist() {
     assert_eq!(names.len(), sequences::all().count(), "two sequences of one name");
     for sequence in sequences::all() {
         assert!(names.contains(sequence.near), "{}: no neighbour {}", sequence.name, sequence.near);
-    }
-}
-
-/// docs/kernels.md comes from other kernels; that it knows every hook can be told here.
-#[test]
-fn docs_know_every_hook() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
-    let text = fs::read_to_string(&path).expect("docs/kernels.md, which `cargo xtask vm --document` writes");
-    for hook in Hook::all() {
-        assert!(text.contains(&format!("`{}`", hook.name)), "{}: `cargo xtask vm --document`", hook.name);
     }
 }
 

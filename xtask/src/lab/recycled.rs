@@ -1,8 +1,8 @@
 //! Workers that are too few, or are replaced while they have requests.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::{Times, losses};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     interrupt,
     test::software::queue,
     traffic::{
-        SETTLE, clients,
+        SETTLE,
         nginx::{Nginx, Pool},
         php::PhpFpm,
         python::Python,
@@ -27,22 +27,6 @@ const CLIENTS: usize = 24;
 const ROUNDS: u32 = 6;
 /// gunicorn's workers, and requests that are too slow for them.
 const WORKERS: usize = 3;
-/// Quick requests beside them.
-const BURST: usize = 6;
-const BURSTS: u32 = 10;
-/// The grace time is the one second that all gunicorns here have.
-const MAX_REQUESTS: [&str; 10] = [
-    "--worker-class",
-    "gthread",
-    "--threads",
-    "8",
-    "--workers",
-    "2",
-    "--keep-alive",
-    "30",
-    "--max-requests",
-    "20",
-];
 /// More than a jiffy: within one, finwatch does not tell a request from the answer before it (docs/limitations.md).
 const APART: Duration = Duration::from_millis(100);
 
@@ -91,28 +75,6 @@ pub(super) fn gunicorn_timeout(binary: &Path, _: Times, account: &mut Account) -
     let verdict = watch.verdict_on(account, gunicorn.port())?;
     all_reached_a_worker(account, &verdict, &nginx)?;
     verdict.only("closes_before_answering", "nginx")?.listens("gunicorn")
-}
-
-/// gunicorn replaces workers after so many requests, and ends them with what still runs or waits after the grace time.
-pub(super) fn gunicorn_max_requests(binary: &Path, _: Times, account: &mut Account) -> Result<()> {
-    let mut gunicorn = Python::gunicorn(&MAX_REQUESTS)?;
-    let nginx = kept(gunicorn.port())?;
-    let watch = Watch::begin(binary)?;
-    for _ in 0..ROUNDS {
-        thread::scope(|scope| {
-            let slow = scope.spawn(|| at_once(nginx.port(), &["/slow/2"; WORKERS], PATIENT));
-            for _ in 0..BURSTS {
-                interrupt::pause(APART)?;
-                clients::at_once(nginx.port(), "/", BURST)?;
-            }
-            slow.join().map(drop).ok().context("a client panicked")
-        })?;
-        interrupt::pause(APART)?;
-    }
-    gunicorn.check()?;
-    interrupt::pause(SETTLE)?;
-    let verdict = watch.verdict_on(account, gunicorn.port())?;
-    compare(account, &verdict, &nginx)
 }
 
 fn kept(upstream: u16) -> Result<Nginx> {

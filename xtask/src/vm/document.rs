@@ -1,4 +1,4 @@
-//! docs/kernels.md: what each kernel offers, as `finwatch check` found it there, and which tests passed on it.
+//! docs/kernels.md: what each kernel offers, as `finwatch check` found it there.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 

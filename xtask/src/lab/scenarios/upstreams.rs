@@ -113,18 +113,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         play: Play::Lab(recycled::gunicorn_timeout),
     },
     Scenario {
-        name: "gunicorn-max-requests",
-        case: 9,
-        title: "gunicorn recycles workers after `--max-requests`, and ends what still runs in them after the grace time.",
-        setup: "nginx in front of gunicorn with two workers of 8 threads, each replaced after 20 requests; six times three requests of 2 s \
-                and ten bursts of six quick ones beside them.",
-        software: &[Nginx, Gunicorn],
-        scaled: "`--max-requests` 20 for 1,000, `--graceful-timeout` 1 s for 30 s.",
-        real: None,
-        expected: &[&["closes_before_answering"]],
-        play: Play::Lab(recycled::gunicorn_max_requests),
-    },
-    Scenario {
         name: "one-deploy",
         case: 9,
         title: "A deploy restarts the upstream once: no trouble.",
