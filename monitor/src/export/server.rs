@@ -139,8 +139,8 @@ pub async fn serve<L: Accept>(listener: L, router: Router, shutdown: impl Future
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            stream = accept(&listener, &mut told), if connections.len() < MAX_CONNECTIONS || headless.any() => {
-                if connections.len() >= MAX_CONNECTIONS {
+            stream = accept(&listener, &mut told), if has_room(connections.len(), &headless) => {
+                if connections.len() == MAX_CONNECTIONS {
                     headless.dismiss_first();
                 }
                 let ticket = headless.enter();
@@ -155,6 +155,11 @@ pub async fn serve<L: Accept>(listener: L, router: Router, shutdown: impl Future
         tracing::debug!(connections = connections.len(), "clients were cut off at shutdown");
     }
     connections.shutdown().await;
+}
+
+/// Whether another may come: one at most beyond the bound, in place of one that has been dismissed and is about to go.
+fn has_room(connections: usize, headless: &Headless) -> bool {
+    connections < MAX_CONNECTIONS || connections == MAX_CONNECTIONS && headless.any()
 }
 
 /// The next connection; `told` is when an outage was last spoken of.
