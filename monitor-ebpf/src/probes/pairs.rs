@@ -244,7 +244,7 @@ fn mark_in_use(slot: u32, record: *mut PairRecord) {
 #[inline(always)]
 fn mark(slot: u32, as_what: u64) {
     if let Some(mark) = IN_USE.get_ptr_mut(slot) {
-        // SAFETY: a live map value; every writer writes the same.
+        // SAFETY: a live map value; the slot is the caller's alone, or one of those for all, which are only ever marked in use.
         unsafe { write_volatile(mark, as_what) };
     }
 }
