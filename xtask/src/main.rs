@@ -10,6 +10,7 @@ mod interrupt;
 mod lab;
 mod package;
 mod process;
+mod prometheus;
 mod run;
 mod setup;
 mod soak;
