@@ -80,7 +80,7 @@ pub(crate) fn command(args: &Args) -> Result<()> {
         return Ok(());
     }
     host::require_rights("lab")?;
-    setup::ensure(Purpose::Lab)?;
+    setup::ensure(Purpose::Test)?;
     let binary = host::build_finwatch(Profile::Debug)?;
     let run = match args {
         Args { true_times: true, .. } => Run::Real,
