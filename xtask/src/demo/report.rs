@@ -90,7 +90,7 @@ finwatch_peer_close_idle_seconds_bucket{side="proxy",proxy="nginx",upstream="127
 
     #[test]
     fn a_report_fits_a_terminal_and_names_every_figure() {
-        let failures = Failures { by_message: [("recv() failed", 3)].into(), unknown: Vec::new() };
+        let failures = Failures { by_message: [("recv() failed", 3)].into(), ..Failures::default() };
         let seen = Seen { answers: Answers { all: 64, bad_gateway: 2 }, failures };
         let samples = Samples::parse(SAMPLES).expect("well-formed");
         let idle = IdleTimeout { shortest: Duration::from_secs(2), longest: Duration::from_millis(2040) };

@@ -40,6 +40,8 @@ impl Answers {
 pub(crate) struct Failures {
     /// Failed attempts on upstream connections, by nginx's words.
     pub(crate) by_message: BTreeMap<&'static str, u64>,
+    /// The same by the kernel's error number, where nginx tells one.
+    pub(crate) by_errno: BTreeMap<i32, u64>,
     /// Errors that say something else.
     pub(crate) unknown: Vec<String>,
 }
@@ -51,7 +53,12 @@ impl Failures {
         for line in error_log.lines() {
             let message = FAILURES.into_iter().find(|message| line.contains(message));
             match message.filter(|_| line.contains(", upstream: \"")) {
-                Some(message) => *count.by_message.entry(message).or_default() += 1,
+                Some(message) => {
+                    *count.by_message.entry(message).or_default() += 1;
+                    if let Some(number) = errno(line) {
+                        *count.by_errno.entry(number).or_default() += 1;
+                    }
+                }
                 None if is_error(line) => count.unknown.push(line.to_owned()),
                 None => {}
             }
@@ -70,6 +77,11 @@ impl Failures {
     pub(crate) fn all(&self) -> u64 {
         self.by_message.values().sum()
     }
+}
+
+/// The number in `recv() failed (104: Connection reset by peer) while`.
+fn errno(line: &str) -> Option<i32> {
+    line.split('(').find_map(|part| part.split_once(": ")?.0.parse().ok())
 }
 
 fn is_error(line: &str) -> bool {
@@ -93,6 +105,7 @@ mod tests {
         let failures = Failures::count(ERROR_LOG);
         assert_eq!(failures.all(), 3);
         assert_eq!(failures.by_message.get("recv() failed"), Some(&2));
+        assert_eq!(failures.by_errno, [(104, 2)].into());
         assert_eq!(failures.unknown.len(), 1);
         assert_eq!(Failures::toward(ERROR_LOG, "127.0.0.1:9"), failures);
         assert_eq!(Failures::toward(ERROR_LOG, "127.0.0.1:90").all(), 0);

@@ -50,21 +50,23 @@ pub(super) fn in_vain(binary: &Path, account: &mut Account) -> Result<()> {
     })?;
     interrupt::pause(SETTLE)?;
     let log = nginx.error_log()?;
-    for (upstream, kind, reason, words) in [
-        (&dropped, "connect_timeouts", "timeout", "upstream timed out"),
-        (&nobody, "unreachable", "unreachable", "connect() failed"),
+    for (upstream, kind, reason, errno) in [
+        (&dropped, "connect_timeouts", "timeout", libc::ETIMEDOUT),
+        // tcp_v4_err() wakes nginx before it sets the socket's error: nginx may then take the connection for made, and be told
+        // by recv() that it is not. The error is the same: <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_ipv4.c>.
+        (&nobody, "unreachable", "unreachable", libc::EHOSTUNREACH),
         // The ICMP comes while nginx is still in connect(): the kernel leaves it to nginx to end the attempt.
-        (&rejected, "unreachable", "unreachable", "connect() failed"),
+        (&rejected, "unreachable", "unreachable", libc::ECONNREFUSED),
     ] {
         let failures = Failures::toward(&log, upstream);
         ensure!(failures.unknown.is_empty(), "other errors: {:#?}", failures.unknown);
-        let logged = failures.by_message.get(words).copied().unwrap_or(0);
-        ensure!(logged >= 3 && logged == failures.all(), "nginx's log has {:?}", failures.by_message);
+        let logged = failures.by_errno.get(&errno).copied().unwrap_or(0);
+        ensure!(logged >= 3 && logged == failures.all(), "nginx's log has {failures:?}");
         let verdict = watch.verdict(account, upstream)?;
         verdict.only(kind, "nginx")?.confidence("high")?;
         let counted = verdict.count("nginx", "connect_failures_total", Some(reason))?;
         account
-            .same(&format!("{words}, {upstream}"), counted, logged)
+            .same(&format!("attempts that failed with error {errno}, {upstream}"), counted, logged)
             .with_context(|| format!("{}\n{log}", verdict.told_of("nginx")))?;
     }
     Ok(())
