@@ -20,8 +20,9 @@ use crate::{
     },
 };
 
-/// Requests at a time.
+/// Requests at a time, and how often.
 const AT_ONCE: usize = 8;
+const ROUNDS: u32 = 3;
 /// Closed by then, however late the upstream's timer is.
 const LATE: Duration = Duration::from_millis(1500);
 /// Where Tomcat listens in a namespace.
@@ -32,7 +33,7 @@ pub(super) fn apache(binary: &Path, _: Times, account: &mut Account) -> Result<(
     let apache = Apache::start()?;
     let time = Duration::from_secs(5);
     let address = ("127.0.0.1", apache.port());
-    let verdict = play(binary, account, address, (time, 3), || Ok(apache.connections()))?;
+    let verdict = play(binary, account, address, time, || Ok(apache.connections()))?;
     let told = verdict.only("latent_race", "nginx")?;
     told.listens("apache2")?;
     told.may_be("Apache")
@@ -43,7 +44,7 @@ pub(super) fn tomcat(binary: &Path, _: Times, account: &mut Account) -> Result<(
     let namespace = Namespace::beside_us()?;
     let tomcat = Tomcat::start(&namespace, PORT)?;
     let time = Duration::from_secs(20);
-    let verdict = play(binary, account, (WITHIN, PORT), (time, 1), || tomcat.connections())?;
+    let verdict = play(binary, account, (WITHIN, PORT), time, || tomcat.connections())?;
     verdict.only("latent_race", "nginx")?.may_be("Tomcat")
 }
 
@@ -52,7 +53,7 @@ fn play(
     binary: &Path,
     account: &mut Account,
     (address, port): (&str, u16),
-    (time, rounds): (Duration, u32),
+    time: Duration,
     accepted: impl Fn() -> Result<u64>,
 ) -> Result<Verdict> {
     let upstream = format!("{address}:{port}");
@@ -64,7 +65,7 @@ fn play(
     let before = accepted()?;
     let port = port.to_string();
     let watch = Watch::begin_with(binary, &["--netns", "host", "--include-port", &port])?;
-    for _ in 0..rounds {
+    for _ in 0..ROUNDS {
         let answers = at_once(nginx.port(), &["/ok"; AT_ONCE], PATIENT);
         expect("requests answered", answers.with(200), AT_ONCE as u64)?;
         interrupt::pause(time + LATE)?;

@@ -80,7 +80,7 @@ pub(crate) fn command(args: &Args) -> Result<()> {
         return Ok(());
     }
     host::require_rights("lab")?;
-    setup::ensure(Purpose::Test)?;
+    setup::ensure(Purpose::Lab)?;
     let binary = host::build_finwatch(Profile::Debug)?;
     let run = match args {
         Args { true_times: true, .. } => Run::Real,

@@ -46,6 +46,8 @@ pub(crate) enum Purpose {
     Test,
     /// Every test, the long ones too
     FullTest,
+    /// The lab, which has more than its tests
+    Lab,
     /// The packages
     Package,
     /// The measurements
@@ -87,7 +89,7 @@ struct Plan {
 
 impl Purpose {
     fn tests(self) -> bool {
-        matches!(self, Self::Test | Self::FullTest)
+        matches!(self, Self::Test | Self::FullTest | Self::Lab)
     }
 
     fn packages(self) -> bool {
@@ -167,6 +169,11 @@ impl Plan {
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
             program("tcplife", "libbpf-tools", "the same: tcplife and tcpstates");
+            program(
+                "prometheus",
+                "prometheus",
+                "reads simulated hosts; its service is neither started nor enabled",
+            );
         }
         if purpose.tests() && host::php_fpm().is_none() {
             packages.push(Package::new(
@@ -174,7 +181,7 @@ impl Plan {
                 "an upstream of the lab; its service is neither started nor enabled",
             ));
         }
-        if purpose.tests() && !tomcat::installed() {
+        if purpose == Purpose::Lab && !tomcat::installed() {
             packages
                 .push(Package::new("tomcat10-user", "an upstream of the lab; the package has no service"));
         }

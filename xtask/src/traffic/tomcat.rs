@@ -34,7 +34,7 @@ pub(crate) struct Tomcat {
 impl Tomcat {
     /// At that port of [`WITHIN`] in a namespace beside us.
     pub(crate) fn start(namespace: &Namespace, port: u16) -> Result<Self> {
-        ensure!(installed(), "Tomcat is not installed: `cargo xtask setup --for test`");
+        ensure!(installed(), "Tomcat is not installed: `cargo xtask setup --for lab`");
         let dir = tempfile::Builder::new()
             .prefix("finwatch-tomcat-")
             .tempdir()

@@ -172,11 +172,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         case: 11,
         title: "Tomcat, as it is shipped, closes after 20 s.",
         setup: "nginx in front of Tomcat with Debian's `server.xml`, in a network namespace that the daemon does not see: who it may be \
-                is told from the time alone. A group of 8 requests is left idle until Tomcat has closed its connections.",
+                is told from the time alone. Groups of 8 requests are left idle until Tomcat has closed their connections.",
         software: &[Nginx, Tomcat],
         scaled: "Tomcat's `connectionTimeout=\"20000\"`, nginx's own 60 s: nothing is scaled.",
         real: None,
         expected: &[&["latent_race"]],
-        play: Play::Lab(closers::tomcat),
+        play: Play::Long(closers::tomcat, "HAProxy as upstream: latent race"),
     },
 ];
