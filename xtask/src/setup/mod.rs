@@ -169,11 +169,6 @@ impl Plan {
         if purpose == Purpose::Bench {
             program("bpftrace", "bpftrace", "what finwatch's cost is compared with");
             program("tcplife", "libbpf-tools", "the same: tcplife and tcpstates");
-            program(
-                "prometheus",
-                "prometheus",
-                "reads simulated hosts; its service is neither started nor enabled",
-            );
         }
         if purpose.tests() && host::php_fpm().is_none() {
             packages.push(Package::new(
