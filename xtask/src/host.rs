@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::process;
+use crate::{process, test::KERNEL};
 
 /// A build from nothing, on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
@@ -83,30 +83,26 @@ pub(crate) enum Profile {
     Debug,
 }
 
-/// Builds the daemon and says where it is.
+/// Builds the daemon and says where it is. For tests it is the one that is built with them: any other selection of packages
+/// asks other features of the dependencies, and builds them, and the eBPF programs, once more.
 pub(crate) fn build_finwatch(profile: Profile) -> Result<PathBuf> {
-    Ok(build(profile, &[])?.join("finwatch"))
-}
-
-/// Builds one of the daemon's examples and says where it is.
-pub(crate) fn build_example(name: &str, profile: Profile) -> Result<PathBuf> {
-    Ok(build(profile, &["--example", name])?.join("examples").join(name))
-}
-
-/// Builds what the daemon's package has; says in which directory.
-fn build(profile: Profile, what: &[&str]) -> Result<PathBuf> {
-    let mut build = cargo();
-    build.args(["build", "--package", "finwatch"]).args(what);
-    let dir = match profile {
-        Profile::Release => {
-            build.arg("--release");
-            "release"
-        }
-        Profile::Debug => "debug",
+    let directory = match profile {
+        Profile::Release => build(&["--package", "finwatch", "--release"], "release")?,
+        Profile::Debug => build(&["--workspace", "--test", KERNEL], "debug")?,
     };
-    println!("building {} ({dir})", what.last().unwrap_or(&"finwatch"));
-    process::run("cargo build", &mut build, BUILD_LIMIT)?;
-    Ok(target().join(dir))
+    Ok(directory.join("finwatch"))
+}
+
+/// Builds one of the daemon's examples, as for tests, and says where it is.
+pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
+    Ok(build(&["--workspace", "--example", name], "debug")?.join("examples").join(name))
+}
+
+/// Builds; says in which directory.
+fn build(what: &[&str], directory: &str) -> Result<PathBuf> {
+    println!("cargo build {}", what.join(" "));
+    process::run("cargo build", cargo().arg("build").args(what), BUILD_LIMIT)?;
+    Ok(target().join(directory))
 }
 
 /// Whether this process is root.

@@ -69,18 +69,7 @@ fn test_targets(metadata: &Value) -> Vec<String> {
 /// The names of the kernel tests, without running them.
 pub(crate) fn kernel_tests() -> Result<Vec<String>> {
     let mut list = host::cargo();
-    list.args([
-        "test",
-        "--quiet",
-        "--package",
-        "finwatch",
-        "--test",
-        KERNEL,
-        "--",
-        "--list",
-        "--format",
-        "terse",
-    ]);
+    list.args(["test", "--quiet", "--workspace", "--test", KERNEL, "--", "--list", "--format", "terse"]);
     let output = list.output().context("listing the kernel tests")?;
     ensure!(
         output.status.success(),

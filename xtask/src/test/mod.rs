@@ -77,7 +77,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
     run.traced("kernel tests", cargo::kernel_tests, || {
-        cargo::run(&["--package", "finwatch", "--test", KERNEL, "--", "--skip", MACHINE], 30 * MINUTE)
+        cargo::run(&["--workspace", "--test", KERNEL, "--", "--skip", MACHINE], 30 * MINUTE)
     })?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;

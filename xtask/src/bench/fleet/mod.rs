@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     daemon::metrics::{self, Sample, Samples},
-    host::{self, Profile},
-    interrupt,
+    host, interrupt,
     process::Running,
 };
 
@@ -128,7 +127,7 @@ struct Hosts {
 impl Hosts {
     fn start(amount: Amount) -> Result<Self> {
         // Built for the tests already; how fast the hosts are is not measured.
-        let program = host::build_example("fleet", Profile::Debug)?;
+        let program = host::build_example("fleet")?;
         let mut command = host::command(program);
         command.args([amount.hosts.to_string(), amount.pairs.to_string()]).stdout(Stdio::piped());
         let mut running = Running::spawn("the simulated hosts", &mut command)?;
