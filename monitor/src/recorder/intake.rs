@@ -89,6 +89,7 @@ impl Intake {
             pair,
             netns,
             process,
+            backend: None,
         };
         let Some(record) = IncidentRecord::read(incident, around) else { return };
         self.last_id = record.id;
