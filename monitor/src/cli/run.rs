@@ -143,6 +143,7 @@ async fn daemon(config: Config, flags: (LogArgs, RunArgs), prepared: Prepared) -
             levels: levels.clone(),
             filter: config.processes.clone(),
             listeners,
+            recorder: recorder.clone(),
         }));
         app.ready(match &levels {
             Some(levels) => exporter.with_levels(levels.clone(), config.max_port_series),
