@@ -1,6 +1,9 @@
 //! What the kernel tells: its types, and the evidence of incidents.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use finwatch::{
     kernel::{
@@ -49,6 +52,10 @@ pub fn incidents(data: &[u8]) {
         pair: labels_of(&incident.key, &Names::default(), || workload(&group)),
         netns: incident.endpoints.netns.to_string(),
         process: Some(Process { name: process_name(&holder), pid: incident.pid }),
+        backend: (id % 2 == 0).then(|| {
+            let end = &incident.endpoints;
+            (Ipv6Addr::from(end.remote).to_canonical(), end.remote_port).into()
+        }),
     };
     let Some(record) = IncidentRecord::read(&incident, around) else { return };
     assert!(record.timeline.is_sorted_by_key(|step| step.offset_ms), "{record:?}");

@@ -121,6 +121,7 @@ pub fn http(data: &[u8]) {
 pub fn api(data: &[u8]) {
     static API: LazyLock<Server> = LazyLock::new(|| {
         Server::start(|| {
+            let recorder = Arc::new(Recorder::new(8));
             let observer = Observer::new(Sources {
                 pairs: Arc::new(busy_pairs(1)),
                 names: Arc::new(Units),
@@ -128,9 +129,10 @@ pub fn api(data: &[u8]) {
                 levels: Some(Arc::new(levels(1))),
                 filter: ProcessFilter::default(),
                 listeners: Arc::new(Listeners::default()),
+                recorder: recorder.clone(),
             });
             let api = Arc::new(Api::default());
-            api.ready(Arc::new(observer), Arc::new(Recorder::new(8)));
+            api.ready(Arc::new(observer), recorder);
             routes::router(api)
         })
     });

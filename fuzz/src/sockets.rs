@@ -9,6 +9,7 @@ use std::{
 use finwatch::{
     api::observer::{Observer, Sources},
     kernel::{
+        conntrack::message::{self, Answer, Ends},
         listeners::Listeners,
         sock_diag::{self, Kind},
     },
@@ -20,6 +21,7 @@ use finwatch::{
         source::LevelSource,
         tally::{PairIndex, Tally},
     },
+    recorder::Recorder,
     triage::{
         findings,
         report::{Style, report},
@@ -69,8 +71,9 @@ pub fn snapshots(data: &[u8]) {
     show(keys, walked, input.text().into());
 }
 
-/// An answer of netlink: it is added up and shown, or refused.
+/// An answer of netlink: sockets are added up and shown, a tracked connection is told, or it is refused.
 pub fn netlink(data: &[u8]) {
+    tracked(data);
     let range = PortRange::parse("32768\t60999", "40000-40010").expect("a range");
     let selection = Selection::new([&[], &[]], [&[], &[]], &[]);
     let keys = vec![proxy_key(b"nginx", "127.0.0.1", 8080), upstream_key("127.0.0.1", "127.0.0.1", 8080)];
@@ -93,6 +96,18 @@ pub fn netlink(data: &[u8]) {
     let walked = tally.finish();
     assert_eq!(walked.walk.sockets, sockets);
     show(keys, walked, "".into());
+}
+
+/// Read as the answer to a question of its own number, about the connection that the corpus has.
+fn tracked(data: &[u8]) {
+    let asked = Ends { source: ([10, 244, 1, 7], 59_134).into(), destination: ([10, 96, 0, 10], 80).into() };
+    let sequence =
+        data.get(8..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    match message::read(data, &asked, sequence) {
+        Ok(Answer::Translated(backend)) => assert_ne!(backend, asked.destination),
+        Ok(Answer::Untranslated | Answer::Untracked) => {}
+        Err(error) => check_error(&error),
+    }
 }
 
 fn pairs(keys: Vec<PairKey>) -> Pairs {
@@ -149,6 +164,7 @@ fn show(keys: Vec<PairKey>, walked: Walked, workload: Arc<str>) {
         levels: Some(levels),
         filter: ProcessFilter::default(),
         listeners: LISTENERS.clone(),
+        recorder: Arc::new(Recorder::new(1)),
     });
     let observation = observer.observe(Duration::from_mins(1));
     observer.sums();

@@ -98,6 +98,7 @@ fn incidents(criterion: &mut Criterion) {
                 pair: labels(&incident.key, &names, || "nginx.service".to_owned()),
                 netns: "host".to_owned(),
                 process: None,
+                backend: None,
             };
             let record = IncidentRecord::read(&incident, around).expect("an anomaly");
             serde_json::to_string(&record).expect("serialisable")

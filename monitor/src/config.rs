@@ -77,6 +77,8 @@ pub struct Config {
     pub incidents_per_second: u32,
     /// Where incidents are written too.
     pub incident_file: Option<FileOptions>,
+    /// Whether connection tracking is asked who answered behind services' addresses.
+    pub conntrack: bool,
     /// Where remote addresses are told apart.
     pub proxy_ranges: Vec<IpNet>,
     /// Ports of the accepting end that are watched; empty for all.
@@ -206,6 +208,7 @@ impl Config {
                 count: one(flags.incident_file_count, file.incident_file_count)
                     .map_or(DEFAULT_INCIDENT_FILE_COUNT, |n| n.0),
             }),
+            conntrack: flags.conntrack.or(file.conntrack).unwrap_or_default(),
             proxy_ranges: list(flags.proxy_ranges, file.proxy_ranges, |net| net)
                 .unwrap_or_else(default_proxy_ranges),
             include_ports: list(flags.include_ports, file.include_ports, |port| port.0).unwrap_or_default(),

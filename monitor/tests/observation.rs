@@ -11,6 +11,7 @@ use std::{
 use finwatch::{
     api::observer::{Observer, Sources},
     model::{labels::ProcessFilter, observation::Observation},
+    recorder::Recorder,
 };
 use finwatch_ebpf::wire::{Counter, PairKey};
 use support::{Agent, Pairs, Record, Units, levels, proxy_key};
@@ -31,6 +32,7 @@ fn observer(records: Vec<Record>) -> (Arc<Pairs>, Observer) {
         levels: Some(Arc::new(levels(1))),
         filter: ProcessFilter::default(),
         listeners: Arc::default(),
+        recorder: Arc::new(Recorder::new(8)),
     };
     (pairs, Observer::new(sources))
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::{Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use finwatch_ebpf::wire::{Histogram, KEY_FOLDED};
@@ -16,9 +16,11 @@ use crate::{
         listeners::{Listener, Listeners, accepting},
     },
     model::{
+        behind,
         counts::{Counts, PerConnection, Samples},
         families::{COUNTER_FAMILIES, HISTOGRAM_FAMILIES, HistogramFamily},
         history::{History, Mark},
+        incident::{IncidentFilter, IncidentRecord},
         labels::{Group, ProcessFilter, Side, endpoint, groups, upstream},
         levels::{NamespaceLevel, PairLevel, STATES, Snapshot, address, largest, listener_key},
         names::Names,
@@ -29,6 +31,7 @@ use crate::{
         source::{AgentSource, HistogramId, HookMode, LevelSource, NameSource, PairSource},
         sums::{PairSum, Sums},
     },
+    recorder::Recorder,
 };
 
 /// Destinations whose ports an observation shows.
@@ -50,6 +53,8 @@ pub struct Sources {
     pub filter: ProcessFilter,
     /// Who listens on this host.
     pub listeners: Arc<Listeners>,
+    /// The incidents.
+    pub recorder: Arc<Recorder>,
 }
 
 /// Remembers how things stood, and tells what happened since.
@@ -102,15 +107,21 @@ impl Observer {
         let groups = groups(&**pairs, &**names, filter);
         let here = accepted_here(&groups, &**pairs);
         let addresses = names.addresses();
+        let seconds = since.map_or(0.0, |since| now.duration_since(since.at).as_secs_f64());
+        let incidents = self.incidents(seconds);
+        let mut behind = behind::tally(&incidents);
         let seen: Vec<Pair> = groups
             .iter()
-            .map(|group| self.pair(group, [since, middle], snapshot.as_deref(), &listeners, &here))
+            .map(|group| {
+                let pair = self.pair(group, [since, middle], snapshot.as_deref(), &listeners, &here);
+                Pair { behind: behind.remove(&group.labels).unwrap_or_default(), ..pair }
+            })
             .filter(|pair| !pair.counts.is_empty() || !pair.sockets.is_empty())
             .collect();
         let namespaces = snapshot.as_deref().map(|snapshot| &*snapshot.namespaces).unwrap_or_default();
         Observation {
             window: Window {
-                seconds: since.map_or(0.0, |since| now.duration_since(since.at).as_secs_f64()),
+                seconds,
                 asked_seconds: asked.as_secs_f64(),
                 watched_seconds: now.duration_since(self.begun).as_secs_f64(),
             },
@@ -193,7 +204,14 @@ impl Observer {
             unanswered: level.unanswered,
             oldest_close_wait_seconds: (level.oldest_close_wait > 0)
                 .then(|| f64::from(level.oldest_close_wait)),
+            behind: Vec::new(),
         }
+    }
+
+    /// Those recorded in the last so many seconds.
+    fn incidents(&self, seconds: f64) -> Vec<Arc<IncidentRecord>> {
+        let since = SystemTime::now().checked_sub(Duration::from_secs_f64(seconds));
+        self.sources.recorder.latest(&IncidentFilter { since, ..IncidentFilter::default() })
     }
 
     fn queues(

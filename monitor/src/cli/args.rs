@@ -152,6 +152,19 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Incidents")]
     pub incident_file_count: Option<Given<Bounded<0, 1000>>>,
 
+    /// Ask the kernel's connection tracking, once for each incident of a connection that this host opened, which address
+    /// answered behind the one it was opened to: behind a service's, as kube-proxy and DNAT translate it. Keeps
+    /// CAP_NET_ADMIN. [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Incidents"
+    )]
+    pub conntrack: Option<bool>,
+
     /// Where this host accepts connections, show remote addresses of these networks one by one and all others as
     /// "external". Repeatable; replaces the default. [default: private, loopback, link-local and unique local:
     /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 169.254.0.0/16, ::1/128, fe80::/10, fc00::/7]

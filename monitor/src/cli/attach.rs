@@ -23,6 +23,7 @@ use crate::{
     naming::Naming,
     recorder::{
         Recorder,
+        backends::Backends,
         intake::{Inflow, Intake},
     },
 };
@@ -57,7 +58,8 @@ impl Attached {
         };
         let names = Arc::new(Naming::new(config.names.clone(), Arc::default()));
         let listeners = Arc::new(Listeners::default());
-        let intake = Intake::new(recorder, names.clone(), listeners.clone(), None);
+        let backends = config.conntrack.then(|| Backends::new(recorder.clone()));
+        let intake = Intake::new(recorder.clone(), names.clone(), listeners.clone(), backends, None);
         let incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
         let observer = Arc::new(Observer::new(Sources {
             pairs: tables.clone(),
@@ -66,6 +68,7 @@ impl Attached {
             levels: levels.clone(),
             filter: config.processes.clone(),
             listeners,
+            recorder,
         }));
         let begun = Instant::now();
         tracing::debug!("everything is attached; watching");

@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     kernel::btf::Btf,
     kernel::{
+        conntrack::Conntrack,
         hooks::{Precision, following, is_required, locate},
         loader::{BTF_PATH, Kernel, Options},
         rights,
@@ -116,6 +117,7 @@ fn examine(log: LogArgs, args: &CheckArgs) -> Vec<Finding> {
             findings.extend(config.web_config.as_deref().map(web_config));
             findings.push(namespaces(config.netns));
             findings.push(processes());
+            findings.push(conntrack(config.conntrack));
             if btf {
                 findings.extend(hooks(&Options::from(&config)));
                 findings.extend(held::findings(&config));
@@ -180,6 +182,26 @@ fn processes() -> Finding {
             "those of other users' processes are counted as \"unknown\" until they are opened anew: {missing} missing"
         )
     })
+}
+
+/// Whether it can be told who answers behind services' addresses.
+fn conntrack(wanted: bool) -> Finding {
+    let name = "connection tracking";
+    if !wanted {
+        return Finding::new(name, Status::Ok, "not wanted (conntrack = false)");
+    }
+    match Conntrack::default().probe() {
+        Ok(()) => {
+            Finding::new(name, Status::Ok, "answers: incidents tell the addresses behind those of services")
+        }
+        Err(error) => Finding::new(
+            name,
+            Status::Degraded,
+            format!(
+                "incidents do not tell the addresses behind those of services: {error}, or set conntrack = false"
+            ),
+        ),
+    }
 }
 
 /// What can be done with these; `without` says what cannot where some are missing.

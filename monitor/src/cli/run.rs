@@ -36,7 +36,7 @@ use crate::{
         listeners::Listeners,
         loader::{Kernel, Options},
         lock::Lock,
-        rights,
+        rights::{self, Lasting},
         rounds::Parts,
         snapshots::Snapshots,
     },
@@ -45,6 +45,7 @@ use crate::{
     naming::Naming,
     recorder::{
         Recorder,
+        backends::Backends,
         file::IncidentFile,
         intake::{Inflow, Intake},
     },
@@ -64,7 +65,7 @@ pub fn run(log: LogArgs, args: RunArgs) -> Result<()> {
     memory::share_heap();
     let prepared = Prepared::new(&config)?;
     // Before there is a second thread: those to come hold no more than this one.
-    rights::give_up(config.netns == Netns::Host)
+    rights::give_up(Lasting::from(&config))
         .context("cannot give up capabilities; a filter of system calls must allow capset")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -117,7 +118,8 @@ async fn daemon(config: Config, flags: (LogArgs, RunArgs), prepared: Prepared) -
     let names = Arc::new(Naming::new(config.names.clone(), containers.clone()));
     let file = config.incident_file.clone().map(IncidentFile::new);
     let listeners = Arc::new(Listeners::default());
-    let intake = Intake::new(recorder.clone(), names.clone(), listeners.clone(), file);
+    let backends = config.conntrack.then(|| Backends::new(recorder.clone()));
+    let intake = Intake::new(recorder.clone(), names.clone(), listeners.clone(), backends, file);
     let diagnostics = diagnostics(&mut kernel.ebpf, &config)?;
     let Kernel { ebpf, tables, incidents, expiry, levels, .. } = kernel;
     let mut incidents = Inflow::new(incidents, intake).context("cannot read the kernel's incidents")?;
@@ -143,6 +145,7 @@ async fn daemon(config: Config, flags: (LogArgs, RunArgs), prepared: Prepared) -
             levels: levels.clone(),
             filter: config.processes.clone(),
             listeners,
+            recorder: recorder.clone(),
         }));
         app.ready(match &levels {
             Some(levels) => exporter.with_levels(levels.clone(), config.max_port_series),

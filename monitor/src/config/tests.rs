@@ -87,6 +87,7 @@ fn every_key_can_stand_in_the_file() {
             incident-file = "/var/log/finwatch/incidents.jsonl"
             incident-file-size = "2MiB"
             incident-file-count = 7
+            conntrack = true
             proxy-ranges = ["192.0.2.0/24"]
             include-port = [80, 443]
             exclude-port = [22]
@@ -131,6 +132,7 @@ fn every_key_can_stand_in_the_file() {
     assert_eq!((config.incidents, config.incidents_per_second), (50, 3));
     let path = "/var/log/finwatch/incidents.jsonl".into();
     assert_eq!(config.incident_file, Some(FileOptions { path, size: 2 << 20, count: 7 }));
+    assert!(config.conntrack);
     assert_eq!(config.no_request_rules.len(), 2);
     assert!(config.processes.include.contains("nginx") && config.processes.exclude.contains("curl"));
     assert_eq!(config.proxy_ranges, vec!["192.0.2.0/24".parse().unwrap()]);

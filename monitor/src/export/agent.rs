@@ -126,6 +126,14 @@ pub(super) fn write(out: &mut impl Write, totals: &Totals, agent: &AgentState) -
         MetricType::COUNTER,
         errors,
     )?;
+    let lookups = agent.lookups.iter().map(|(result, lookups)| (vec![("result", *result)], *lookups as f64));
+    write_family(
+        out,
+        "conntrack_lookups_total",
+        "Incidents about whose connection the kernel's connection tracking was asked.",
+        MetricType::COUNTER,
+        lookups,
+    )?;
     let build = [(vec![("version", VERSION), ("revision", REVISION)], 1.0)];
     write_family(out, "build_info", "This build; the value is always 1.", MetricType::GAUGE, build)
 }

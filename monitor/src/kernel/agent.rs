@@ -24,6 +24,7 @@ pub struct Agent {
     pairs_expired: AtomicU64,
     config_ok: AtomicBool,
     recorder: Arc<Recorder>,
+    asks_conntrack: bool,
     containers: Arc<Containers>,
 }
 
@@ -51,6 +52,7 @@ impl Agent {
             pairs_expired: AtomicU64::new(0),
             config_ok: AtomicBool::new(true),
             recorder,
+            asks_conntrack: config.conntrack,
             containers,
         })
     }
@@ -73,6 +75,7 @@ impl AgentSource for Agent {
             name_errors: [Source::Docker, Source::Kubernetes]
                 .map(|source| (source.name(), self.containers.errors(source))),
             incident_file_errors: self.recorder.file_errors(),
+            lookups: if self.asks_conntrack { self.recorder.lookups().results().into() } else { Vec::new() },
             programs: self.programs.statistics(),
             config_ok: self.config_ok.load(Ordering::Relaxed),
             ..self.limits.clone()

@@ -4,6 +4,7 @@ pub mod agent;
 mod array;
 pub mod attaching;
 pub mod btf;
+pub mod conntrack;
 pub mod dumper;
 pub mod error;
 pub mod expiry;

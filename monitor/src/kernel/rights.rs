@@ -6,6 +6,8 @@ use procfs::{
     sys::kernel::Version,
 };
 
+use crate::{cli::args::Netns, config::Config};
+
 /// The capabilities that loading and attaching need, and what for. Programs that only trace need no CAP_NET_ADMIN:
 /// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/syscall.c#L2010-L2051>
 pub const NEEDED: [(Capability, &str); 2] =
@@ -25,6 +27,11 @@ pub const FOR_PROCESSES: [(Capability, &str); 2] = [
     (Capability::CAP_DAC_READ_SEARCH, "to list it"),
 ];
 
+/// What it takes to ask the kernel's connection tracking, and what for: `nfnetlink_rcv` in
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nfnetlink.c>
+pub const FOR_CONNTRACK: [(Capability, &str); 1] =
+    [(Capability::CAP_NET_ADMIN, "to ask the kernel's connection tracking")];
+
 /// Files that a daemon may have to have open: its hooks and tables, two servers' clients, and what it reads now and then.
 pub const OPEN_FILES: u64 = 256;
 
@@ -33,12 +40,28 @@ pub const OPEN_FILES: u64 = 256;
 /// <https://github.com/torvalds/linux/commit/c8644cd0efe719608ddcb341bcf087d4bc0bf6b8>
 const MAPS_ARE_FREE: Version = Version { major: 6, minor: 0, patch: 0 };
 
+/// What takes rights for as long as the agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    /// To show other network namespaces' sockets.
+    pub other_namespaces: bool,
+    /// To ask the kernel's connection tracking.
+    pub conntrack: bool,
+}
+
+impl From<&Config> for Lasting {
+    fn from(config: &Config) -> Self {
+        Self { other_namespaces: config.netns == Netns::All, conntrack: config.conntrack }
+    }
+}
+
 /// What is still needed when everything is attached, and what for.
-pub fn lasting(own_netns_only: bool, kernel: Option<Version>) -> Vec<(Capability, &'static str)> {
+pub fn lasting(wanted: Lasting, kernel: Option<Version>) -> Vec<(Capability, &'static str)> {
     let for_maps = kernel.is_none_or(|version| version < MAPS_ARE_FREE);
     let maps = for_maps.then_some((Capability::CAP_BPF, "to use the tables, on kernels before 6.0"));
-    let namespaces = FOR_NAMESPACES.into_iter().filter(|_| !own_netns_only);
-    maps.into_iter().chain(namespaces).chain(FOR_PROCESSES).collect()
+    let namespaces = FOR_NAMESPACES.into_iter().filter(|_| wanted.other_namespaces);
+    let conntrack = FOR_CONNTRACK.into_iter().filter(|_| wanted.conntrack);
+    maps.into_iter().chain(namespaces).chain(FOR_PROCESSES).chain(conntrack).collect()
 }
 
 /// How many files may be open, where that is fewer than [`OPEN_FILES`].
@@ -53,8 +76,8 @@ pub fn too_few_files() -> Option<u64> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn give_up(own_netns_only: bool) -> Result<(), CapsError> {
-    let lasting = lasting(own_netns_only, Version::current().ok());
+pub fn give_up(wanted: Lasting) -> Result<(), CapsError> {
+    let lasting = lasting(wanted, Version::current().ok());
     let lasting: CapsHashSet = lasting.into_iter().map(|(capability, _)| capability).collect();
     let held = caps::read(None, CapSet::Permitted)?;
     // Root's programs get what the bounding set has; whoever is not allowed to narrow it has no use for it either.
@@ -112,17 +135,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lasts_depends_on_namespaces_and_kernel() {
-        let names = |own_netns_only, kernel| -> CapsHashSet {
-            lasting(own_netns_only, kernel).into_iter().map(|(capability, _)| capability).collect()
+    fn what_lasts_depends_on_what_is_wanted_and_on_the_kernel() {
+        let names = |[other_namespaces, conntrack]: [bool; 2], kernel| -> CapsHashSet {
+            let lasting = lasting(Lasting { other_namespaces, conntrack }, kernel);
+            lasting.into_iter().map(|(capability, _)| capability).collect()
         };
         let processes = CapsHashSet::from([Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]);
         let and = |capability| -> CapsHashSet { processes.iter().copied().chain([capability]).collect() };
         let new = Some(Version::new(6, 0, 0));
-        assert_eq!(names(true, new), processes);
-        assert_eq!(names(false, new), and(Capability::CAP_SYS_ADMIN));
+        assert_eq!(names([false, false], new), processes);
+        assert_eq!(names([true, false], new), and(Capability::CAP_SYS_ADMIN));
+        assert_eq!(names([false, true], new), and(Capability::CAP_NET_ADMIN));
         for old in [Some(Version::new(5, 10, 250)), None] {
-            assert_eq!(names(true, old), and(Capability::CAP_BPF));
+            assert_eq!(names([false, false], old), and(Capability::CAP_BPF));
         }
     }
 

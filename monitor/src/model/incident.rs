@@ -30,6 +30,10 @@ pub struct IncidentRecord {
     pub local: String,
     /// The other end: `ip:port`.
     pub remote: String,
+    /// Who really answered, `ip:port`, where `remote` is a service's address that was translated (kube-proxy, DNAT); absent
+    /// where it was not, and where connection tracking was not asked or does not know.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub backend: Option<String>,
     /// The network namespace: `host`, or its inode number.
     pub netns: String,
     /// The local process; `None` when unknown.

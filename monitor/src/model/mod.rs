@@ -1,5 +1,6 @@
 //! What the records mean, without I/O.
 
+pub mod behind;
 pub mod counts;
 pub mod families;
 pub mod forecast;

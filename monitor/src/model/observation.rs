@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    behind::Behind,
     counts::{Counts, PerConnection, Samples},
     labels::Labels,
 };
@@ -78,6 +79,10 @@ pub struct Pair {
     pub unanswered: u32,
     /// For how long the oldest socket in CLOSE_WAIT has been in it.
     pub oldest_close_wait_seconds: Option<f64>,
+    /// The recorded incidents of the window by who answered behind the upstream's address, where that is a service's and
+    /// connection tracking was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Behind>,
 }
 
 impl Pair {

@@ -96,6 +96,8 @@ pub struct AgentState {
     pub incident_file_errors: u64,
     /// Requests for names that failed, by whom was asked.
     pub name_errors: [(&'static str, u64); 2],
+    /// What became of questions to the kernel's connection tracking; nothing where it is not asked.
+    pub lookups: Vec<(&'static str, u64)>,
     /// What the kernel says about each program.
     pub programs: Vec<ProgramStats>,
     /// Each hook, and how much of it works.

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Recorder, file::IncidentFile};
+use super::{Recorder, backends::Backends, file::IncidentFile};
 use crate::{
     kernel::{
         listeners::Listeners,
@@ -38,6 +38,7 @@ pub struct Intake {
     recorder: Arc<Recorder>,
     names: Arc<dyn NameSource>,
     listeners: Arc<Listeners>,
+    backends: Option<Backends>,
     file: Option<IncidentFile>,
     file_works: bool,
     hz: u32,
@@ -46,17 +47,19 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Hands over to `recorder` and, where there is one, to `file`.
+    /// Hands over to `recorder` and, where there is one, to `file`; `backends` are told where they are asked for.
     pub fn new(
         recorder: Arc<Recorder>,
         names: Arc<dyn NameSource>,
         listeners: Arc<Listeners>,
+        backends: Option<Backends>,
         file: Option<IncidentFile>,
     ) -> Self {
         Self {
             recorder,
             names,
             listeners,
+            backends,
             file,
             file_works: true,
             hz: jiffies_per_second(),
@@ -89,6 +92,7 @@ impl Intake {
             pair,
             netns,
             process,
+            backend: self.backends.as_mut().and_then(|backends| backends.of(incident)),
         };
         let Some(record) = IncidentRecord::read(incident, around) else { return };
         self.last_id = record.id;

@@ -1,5 +1,6 @@
 //! Keeps the last incidents, and tells those who follow.
 
+pub mod backends;
 pub mod file;
 pub mod intake;
 
@@ -13,6 +14,7 @@ use std::{
 
 use tokio::sync::broadcast;
 
+use self::backends::Lookups;
 use crate::model::incident::{IncidentFilter, IncidentRecord};
 
 /// Incidents that a follower may be behind before it loses some; it is told how many.
@@ -25,13 +27,20 @@ pub struct Recorder {
     capacity: usize,
     followers: broadcast::Sender<Arc<IncidentRecord>>,
     file_errors: AtomicU64,
+    lookups: Lookups,
 }
 
 impl Recorder {
     /// Keeps at most `capacity` incidents.
     pub fn new(capacity: usize) -> Self {
         let (followers, _) = broadcast::channel(FOLLOWER_BACKLOG);
-        Self { kept: Mutex::default(), capacity, followers, file_errors: AtomicU64::new(0) }
+        Self {
+            kept: Mutex::default(),
+            capacity,
+            followers,
+            file_errors: AtomicU64::new(0),
+            lookups: Lookups::default(),
+        }
     }
 
     /// Those of the kept incidents that `filter` takes, oldest first.
@@ -58,6 +67,11 @@ impl Recorder {
     /// Incidents that could not be written to the incident file.
     pub fn file_errors(&self) -> u64 {
         self.file_errors.load(Ordering::Relaxed)
+    }
+
+    /// What became of questions to the kernel's connection tracking.
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     fn count_file_error(&self) {

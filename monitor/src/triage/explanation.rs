@@ -25,6 +25,10 @@ What `finwatch triage` may say, worst first. A finding is computed from the coun
 its end; nothing else is looked at, no payload, no log. Counters leave out the prefix `finwatch_`
 ([metrics.md](metrics.md) defines them). The names are those of `kind` in the JSON.
 
+Where the upstream is a service's address that stands for others, and `--conntrack` is on, a finding also says which of them answered
+in the incidents that were recorded of it: `recorded behind 10.96.0.10:80: 10.244.1.7:8080 (40), 10.244.2.9:8080 (1)`. In the JSON
+each pair of the observation has them under `behind`.
+
 *Recurs* means: in both halves of the window; where the agent does not know the halves, more often than there are connections open
 (and more than five times), as one restart or crash hits no connection twice.
 

@@ -1,5 +1,6 @@
 //! From an observation to findings: pure rules, without I/O.
 
+mod behind;
 pub mod explanation;
 pub mod facts;
 pub mod finding;
@@ -23,11 +24,21 @@ use kinds::Kind;
 pub fn findings(observation: &Observation) -> Vec<Finding> {
     let mut findings = rules::all(observation);
     drop_views_of_the_same(&mut findings);
+    name_who_is_behind(&mut findings, observation);
     if !findings.iter().any(Finding::is_trouble) {
         findings.push(looked_at::nothing_wrong(observation));
     }
     findings.sort_by(|a, b| a.harm.order(&b.harm));
     findings
+}
+
+/// A service's address stands for many: which of them it was is told by the incidents.
+fn name_who_is_behind(findings: &mut [Finding], observation: &Observation) {
+    for finding in findings {
+        let Subject::Pair(labels) = &finding.subject else { continue };
+        let pair = observation.pairs.iter().find(|pair| pair.labels == *labels);
+        finding.evidence.extend(pair.and_then(|pair| behind::line(finding.kind, pair)));
+    }
 }
 
 /// Where both ends are on this host, the upstream's view of a race says nothing that the proxy's does not.

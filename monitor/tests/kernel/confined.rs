@@ -37,7 +37,7 @@ fn of_threads(daemon: &Daemon, name: &str) -> BTreeSet<String> {
 }
 
 /// All threads hold this and can get nothing back.
-fn assert_held(daemon: &Daemon, capabilities: u64) {
+pub(crate) fn assert_held(daemon: &Daemon, capabilities: u64) {
     let mask = |bits: u64| BTreeSet::from([format!("{bits:016x}")]);
     for set in ["CapPrm", "CapEff"] {
         assert_eq!(of_threads(daemon, set), mask(capabilities), "{set}");

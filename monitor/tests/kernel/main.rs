@@ -4,6 +4,7 @@ mod adoption;
 mod adoption_nginx;
 mod busy;
 mod confined;
+mod conntrack;
 mod docs;
 mod exposed;
 mod fallbacks;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, env, fs};
 
-use finwatch::kernel::rights::{FOR_NAMESPACES, FOR_PROCESSES, NEEDED, lasting};
+use finwatch::kernel::rights::{FOR_CONNTRACK, FOR_NAMESPACES, FOR_PROCESSES, Lasting, NEEDED, lasting};
 use procfs::sys::kernel::Version;
 
 use crate::{path, text};
@@ -49,22 +49,27 @@ fn compose_adds_what_is_needed_and_no_more() {
 }
 
 #[test]
-fn the_drop_in_adds_what_other_namespaces_and_processes_take() {
-    let drop_in = text("deploy/systemd/finwatch.service.d/namespaces.conf");
-    for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
-        let granted = drop_in.lines().filter_map(|line| line.strip_prefix(setting));
-        let granted: BTreeSet<String> = granted.flat_map(str::split_whitespace).map(str::to_owned).collect();
-        assert_eq!(granted, for_others(), "{setting}");
+fn the_drop_ins_add_what_their_features_take() {
+    for (name, wanted) in [("namespaces", for_others()), ("conntrack", names(FOR_CONNTRACK))] {
+        let drop_in = text(&format!("deploy/systemd/finwatch.service.d/{name}.conf"));
+        for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+            let granted = drop_in.lines().filter_map(|line| line.strip_prefix(setting));
+            let granted: BTreeSet<String> =
+                granted.flat_map(str::split_whitespace).map(str::to_owned).collect();
+            assert_eq!(granted, wanted, "{name}: {setting}");
+        }
     }
 }
 
 #[test]
 fn the_document_has_the_table_of_what_the_program_knows() {
     let (new, old) = (Some(Version::new(6, 0, 0)), Some(Version::new(5, 10, 0)));
-    let keeps = |capability, kernel| lasting(false, kernel).iter().any(|(kept, _)| *kept == capability);
+    let all = Lasting { other_namespaces: true, conntrack: true };
+    let keeps = |capability, kernel| lasting(all, kernel).iter().any(|(kept, _)| *kept == capability);
     let features = NEEDED.map(|row| ("everything", row)).into_iter();
     let features = features.chain(FOR_NAMESPACES.map(|row| ("other namespaces", row)));
     let features = features.chain(FOR_PROCESSES.map(|row| ("other users' processes", row)));
+    let features = features.chain(FOR_CONNTRACK.map(|row| ("connection tracking (`--conntrack`)", row)));
     let rows = features.map(|(feature, (capability, what))| {
         let once_attached = match (keeps(capability, new), keeps(capability, old)) {
             (true, _) => "kept",

@@ -147,6 +147,7 @@ impl AgentSource for Agent {
             closed_connections_limit: 65_536,
             incident_file_errors: 22,
             name_errors: [("docker", 1), ("kubernetes", 2)],
+            lookups: vec![("translated", 3), ("untranslated", 4), ("untracked", 5), ("failed", 6)],
             programs: vec![program("inet_sock_set_state"), program("tcp_receive_reset")],
             hooks: vec![
                 hook("inet_sock_set_state", HookMode::Full),

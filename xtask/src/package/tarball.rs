@@ -11,10 +11,11 @@ use super::{MINUTE, VERSION};
 use crate::{host, process};
 
 /// Files of the repository, and where each goes.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("deploy/finwatch.toml", "finwatch.toml"),
     ("deploy/systemd/finwatch.service", "finwatch.service"),
     ("deploy/systemd/finwatch.service.d/namespaces.conf", "namespaces.conf"),
+    ("deploy/systemd/finwatch.service.d/conntrack.conf", "conntrack.conf"),
     ("docs/install.md", "install.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),

@@ -16,8 +16,10 @@ use super::{
 use crate::{host, process, test::KERNEL};
 
 /// What tests run, beside what this repository builds.
-const PROGRAMS: [&str; 13] =
-    ["sh", "cat", "curl", "env", "install", "ip", "nginx", "nsenter", "setpriv", "sleep", "ss", "tc", "tmux"];
+const PROGRAMS: [&str; 14] = [
+    "sh", "cat", "curl", "env", "install", "ip", "nft", "nginx", "nsenter", "setpriv", "sleep", "ss", "tc",
+    "tmux",
+];
 /// What these read.
 const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 const TREES: [&str; 2] = ["/etc/nginx", "/lib/terminfo"];

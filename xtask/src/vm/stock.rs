@@ -14,8 +14,19 @@ use super::suites::{Offer, Suites};
 use crate::archive::checksum;
 
 /// What tests need beyond what is built in; the modules that these need are found.
-const MODULES: [&str; 8] =
-    ["tun", "veth", "sch_netem", "tcp_diag", "inet_diag", "nf_tables", "virtio_pci", "virtio_net"];
+const MODULES: [&str; 11] = [
+    "tun",
+    "veth",
+    "sch_netem",
+    "tcp_diag",
+    "inet_diag",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nf_conntrack_netlink",
+    "virtio_pci",
+    "virtio_net",
+];
 /// Lists what is no module in this kernel, but a part of it.
 const BUILT_IN: &str = "modules.builtin";
 /// The checksums of packages and of what was made of them: what does not fit them is made anew.

@@ -6,9 +6,11 @@ use caps::Capability;
 
 use super::{Finding, Status};
 use crate::{
-    cli::args::Netns,
     config::Config,
-    kernel::{lock, rights},
+    kernel::{
+        lock,
+        rights::{self, Lasting},
+    },
 };
 
 /// Gives up what a daemon would, and says what is left.
@@ -16,7 +18,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     // First, while its files can be read.
     let daemon = daemon(config);
     let name = "once attached";
-    let own = match rights::give_up(config.netns == Netns::Host) {
+    let own = match rights::give_up(Lasting::from(config)) {
         Ok(()) => Finding::new(name, Status::Ok, told(&rights::held_by(None).unwrap_or_default())),
         Err(error) => {
             Finding::new(name, Status::Degraded, format!("capabilities cannot be given up: {error}"))

@@ -1,6 +1,9 @@
 //! From the kernel's evidence to a record: what each number means, in order and in milliseconds.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use finwatch_ebpf::{
     cause::{Cause, UNKNOWN},
@@ -37,13 +40,15 @@ pub struct Surroundings {
     pub netns: String,
     /// The local process.
     pub process: Option<Process>,
+    /// What the remote address was translated to.
+    pub backend: Option<SocketAddr>,
 }
 
 impl IncidentRecord {
     /// Reads the kernel's evidence; `None` where it is not an anomaly of this version.
     pub fn read(incident: &Incident, around: Surroundings) -> Option<Self> {
         let cause = IncidentCause::of(incident.cause)?;
-        let Surroundings { id, clocks, hz, pair, netns, process } = around;
+        let Surroundings { id, clocks, hz, pair, netns, process, backend } = around;
         let ClosedKey { local, local_port, remote, remote_port, .. } = incident.endpoints;
         Some(Self {
             id,
@@ -52,6 +57,7 @@ impl IncidentRecord {
             pair,
             local: endpoint(local.into(), local_port),
             remote: endpoint(remote.into(), remote_port),
+            backend: backend.map(|backend| backend.to_string()),
             netns,
             process,
             cause,

@@ -31,7 +31,7 @@ fn octets(address: &str) -> [u8; 16] {
 }
 
 /// What the kernel tells of a request of 78 bytes written 16 ms after the peer's FIN, on a connection of 12.3 s.
-fn evidence() -> Incident {
+pub(crate) fn evidence() -> Incident {
     let mut proxy = [0; 16];
     proxy[..5].copy_from_slice(b"nginx");
     let upstream = octets("127.0.0.1");
@@ -141,6 +141,7 @@ fn read(incident: &Incident) -> IncidentRecord {
             incident.endpoints.netns.to_string()
         },
         process: Some(process),
+        backend: None,
     };
     IncidentRecord::read(incident, around).expect("an anomaly")
 }
@@ -293,6 +294,7 @@ fn no_cause_is_left_out_and_only_anomalies_are_records() {
         pair: labels(&incident.key, &Names::default(), String::new),
         netns: "host".into(),
         process: None,
+        backend: None,
     };
     let causes: Vec<IncidentCause> = (0..=u8::MAX)
         .filter_map(|cause| {
@@ -369,6 +371,16 @@ fn late_data_as_text() {
               0    RST sent in fin_wait2
                    times +-4 ms
     "#);
+}
+
+#[test]
+fn who_answered_behind_a_service_is_told() {
+    let record = IncidentRecord { backend: Some("10.244.1.7:8080".into()), ..record() };
+    let json = serde_json::to_value(&record).expect("JSON");
+    assert_eq!(json["backend"], "10.244.1.7:8080");
+    assert_eq!(serde_json::from_value::<IncidentRecord>(json).expect("a record"), record);
+    let told = "from 127.0.0.1:43512, translated to\n    10.244.1.7:8080, nginx.service)";
+    assert!(record.to_string().contains(told), "{record}");
 }
 
 #[test]

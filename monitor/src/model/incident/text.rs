@@ -50,9 +50,11 @@ impl IncidentRecord {
             Side::Proxy => format!("from {}", self.local),
             Side::Upstream => format!("accepted from {}", self.remote),
         };
+        let backend = self.backend.as_ref().map(|backend| format!("translated to {backend}"));
         let netns = (self.netns != "host").then(|| format!("netns {}", self.netns));
         let workload = Some(self.pair.workload.clone()).filter(|workload| !workload.is_empty());
-        let rest: Vec<String> = [process, Some(ends), workload, netns].into_iter().flatten().collect();
+        let rest: Vec<String> =
+            [process, Some(ends), backend, workload, netns].into_iter().flatten().collect();
         format!("{}  ({})", self.pair_text(), rest.join(", "))
     }
 

@@ -51,6 +51,7 @@ fn pair(labels: Labels, counts: &Counts, sockets: [u32; 2], idle: u32) -> Pair {
         idle,
         unanswered: 0,
         oldest_close_wait_seconds: None,
+        behind: Vec::new(),
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum as _;
 use finwatch_ebpf::histogram::{DURATION_BOUNDS_MS, IDLE_BOUNDS_MS, SLOTS};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::{
     model::{
+        behind::Behind,
         counts::{Counts, Samples},
         families::COUNTER_FAMILIES,
+        incident::IncidentCause,
         labels::{Labels, Side},
         levels::STATES,
         observation::{
@@ -67,6 +70,11 @@ fn process() -> impl Strategy<Value = Option<Process>> {
     option::of((name(), any::<u32>()).prop_map(|(name, pid)| Process { name, pid }))
 }
 
+fn behind() -> impl Strategy<Value = Behind> {
+    (option::of(name()), select(IncidentCause::value_variants()), any::<u64>())
+        .prop_map(|(backend, cause, incidents)| Behind { backend, cause, incidents })
+}
+
 prop_compose! {
     fn pair()(
         (side, proxy, upstream, workload) in (select(vec![Side::Proxy, Side::Upstream]), name(), name(), name()),
@@ -77,6 +85,7 @@ prop_compose! {
         numbers in vec(prop_oneof![Just(0), any::<u32>()], STATES.len()),
         [idle, unanswered] in [prop_oneof![Just(0), any::<u32>()], prop_oneof![Just(0), any::<u32>()]],
         oldest_close_wait_seconds in option::of(seconds()),
+        behind in vec(behind(), 0..20),
     ) -> Pair {
         let [peer_close_idle, local_close_idle, lost_request_idle] =
             <[Samples; 3]>::try_from(idles).expect("three");
@@ -98,6 +107,7 @@ prop_compose! {
             idle,
             unanswered,
             oldest_close_wait_seconds,
+            behind,
         }
     }
 }

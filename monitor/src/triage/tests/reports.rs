@@ -6,6 +6,8 @@ use insta::assert_snapshot;
 use super::scene::{Happened as _, nginx_and_node, observation, ports, proxy, queue, upstream};
 use crate::{
     model::{
+        behind::Behind,
+        incident::IncidentCause,
         labels::Side,
         observation::{EarlierUse, KernelSettings, Observation, Window},
     },
@@ -49,6 +51,35 @@ fn keep_alive_race() {
     let mut pair = nginx_and_node();
     pair.labels.workload = "nginx.service".into();
     assert_snapshot!(printed(&observation(vec![pair]), 80));
+}
+
+#[test]
+fn keep_alive_race_behind_a_service() {
+    use IncidentCause::{RequestAfterFin, RequestNoFin, ResetIdle};
+    let behind = |backend: Option<&str>, cause, incidents| Behind {
+        backend: backend.map(ToOwned::to_owned),
+        cause,
+        incidents,
+    };
+    let (one, other) = (Some("10.244.1.7:8080"), Some("10.244.2.9:8080"));
+    let mut pair = nginx_and_node();
+    pair.labels.upstream = "10.96.0.10:80".into();
+    pair.listener = None;
+    pair.behind = vec![
+        behind(None, RequestNoFin, 2),
+        behind(other, RequestNoFin, 1),
+        behind(one, RequestNoFin, 3),
+        behind(one, RequestAfterFin, 2),
+        // What the finding is not about.
+        behind(other, ResetIdle, 9),
+    ];
+    assert_snapshot!(printed(&observation(vec![pair.clone()]), 80));
+    pair.behind.retain(|behind| behind.backend.is_none());
+    let unknown = printed(&observation(vec![pair.clone()]), 80);
+    assert!(!unknown.contains("behind"), "{unknown}");
+    pair.behind = (1..=11).map(|n| behind(Some(&format!("10.244.1.{n}:80")), RequestNoFin, n)).collect();
+    let many = printed(&observation(vec![pair]), 80);
+    assert!(many.contains("10.244.1.11:80 (11)") && many.contains(" (4), 3 more\n"), "{many}");
 }
 
 #[test]

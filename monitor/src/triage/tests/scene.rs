@@ -45,6 +45,7 @@ fn pair(side: Side, proxy: &str, upstream: &str) -> Pair {
         idle: 0,
         unanswered: 0,
         oldest_close_wait_seconds: None,
+        behind: Vec::new(),
     }
 }
 

@@ -6,11 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
+use nix::sys::resource::{Resource, setrlimit};
+
 /// Nobody, who owns nothing.
 const USER: u32 = 65_534;
 const UNIT: &str = include_str!("../../../../deploy/systemd/finwatch.service");
 /// What the unit is given to show other network namespaces, too.
 const NAMESPACES: &str = include_str!("../../../../deploy/systemd/finwatch.service.d/namespaces.conf");
+/// What it is given to ask connection tracking.
+const CONNTRACK: &str = include_str!("../../../../deploy/systemd/finwatch.service.d/conntrack.conf");
 
 /// The capabilities that the unit grants, by systemd's names.
 pub(crate) fn granted() -> Vec<&'static str> {
@@ -20,6 +24,11 @@ pub(crate) fn granted() -> Vec<&'static str> {
 /// The same with the drop-in for other network namespaces.
 pub(crate) fn granted_for_namespaces() -> Vec<&'static str> {
     [ambient(UNIT), ambient(NAMESPACES)].concat()
+}
+
+/// The same with the drop-in for connection tracking.
+pub(crate) fn granted_for_conntrack() -> Vec<&'static str> {
+    [ambient(UNIT), ambient(CONNTRACK)].concat()
 }
 
 fn ambient(unit: &'static str) -> Vec<&'static str> {
@@ -32,6 +41,9 @@ fn ambient(unit: &'static str) -> Vec<&'static str> {
 /// Starts `command`, a daemon's, as [`USER`] with these as its ambient, inheritable and bounding capabilities. It gets its run
 /// directory, and a copy of the program there: the one that was built may lie where only its owner gets.
 pub(crate) fn confine(command: &mut Command, capabilities: &[&str]) {
+    // As LimitMEMLOCK= has it, for this process and those it starts. Root of a container may not: it has
+    // a newer kernel, which does not count maps.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     let directory = run_directory(command);
     let program = directory.join("finwatch");
     // By a process of its own: a descriptor of ours that writes could be inherited by whatever another test starts, and a

@@ -67,12 +67,18 @@ pub(crate) fn sysctl_if_there(name: &str, value: &str) {
 
 /// Runs `ip` with one command a line.
 pub(crate) fn ip(batch: &str) {
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("`ip` of iproute2 starts");
-    ip.stdin.take().expect("piped").write_all(batch.as_bytes()).expect("`ip` reads its commands");
-    let status = ip.wait().expect("`ip` ends");
-    assert!(status.success(), "ip: {status}:\n{batch}");
+    fed(Command::new("ip").args(["-batch", "-"]), batch);
+}
+
+/// Runs `nft` with these commands.
+pub(crate) fn nft(commands: &str) {
+    fed(Command::new("nft").args(["-f", "-"]), commands);
+}
+
+fn fed(command: &mut Command, input: &str) {
+    let mut child =
+        command.stdin(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its commands");
+    let status = child.wait().expect("it ends");
+    assert!(status.success(), "{command:?}: {status}:\n{input}");
 }

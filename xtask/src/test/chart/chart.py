@@ -33,10 +33,12 @@ GUARDED = {
     "serviceMonitor": {"enabled": True, **SCRAPED},
 }
 NAMELESS = {"kubernetes": False}
+TRACKING = {"conntrack": True}
 EVERYTHING = {
     **MONITORED,
     **GUARDED,
     "otherNamespaces": True,
+    **TRACKING,
     "config": {"max-pairs": 8192, "exclude-port": [22, 10250]},
     "priorityClassName": "system-node-critical",
     "podAnnotations": {"note": "x"},
@@ -102,21 +104,31 @@ def check_nameless(documents):
     assert "--kubernetes" not in container["args"], container["args"]
 
 
+def check_tracking(documents, wanted):
+    """Who asks connection tracking is told to, and may; nobody else may."""
+    [container] = only(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    added = container["securityContext"]["capabilities"]["add"]
+    told = ["--conntrack" in container["args"], "NET_ADMIN" in added]
+    assert told == [wanted, wanted], container
+
+
 def main():
     findings = helm.lint(str(CHART), strict=True)
     worse = [message for message in findings["messages"] if message["severity"] > ADVICE]
     if worse or findings["errors"] or findings["total_charts_linted"] != 1:
         sys.exit(f"lint: {findings}")
     with helm.Chart.load(str(CHART)) as chart:
-        for values in [{"port": 0}, {"otherNamespace": True}, {"podMonitor": {"interval": "often"}}, {"kubernetes": 1}, {"webConfig": "x"}]:
+        for values in [{"port": 0}, {"otherNamespace": True}, {"podMonitor": {"interval": "often"}}, {"kubernetes": 1}, {"conntrack": "yes"}, {"webConfig": "x"}]:
             refuses(chart, values)
-        variants = [*PLAIN_VALUES.values(), MONITORED, GUARDED, NAMELESS, EVERYTHING]
+        variants = [*PLAIN_VALUES.values(), MONITORED, GUARDED, NAMELESS, TRACKING, EVERYTHING]
         documents = [rendered(chart, values) for values in variants]
         checked = sum(map(validate, documents))
         monitors = [one for all in documents for one in all if one["apiVersion"].startswith(OPERATOR)]
         MONITORS.write_text(json.dumps(monitors))
         check_guarded(rendered(chart, GUARDED))
         check_nameless(rendered(chart, NAMELESS))
+        check_tracking(rendered(chart, TRACKING), True)
+        check_tracking(rendered(chart, {}), False)
         print(f"schemas: {checked} documents of Kubernetes {', '.join(KUBERNETES)}")
         for file, values in PLAIN_VALUES.items():
             documents = [FIRST, *rendered(chart, values)]

@@ -20,13 +20,14 @@ const SYS_ADMIN: u64 = 1 << 21;
 const CONFIG: &str = "/etc/finwatch.toml";
 const EXAMPLE: &str = "/usr/share/doc/finwatch/examples/namespaces.conf";
 /// What the package brings that a user looks for.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "/usr/bin/finwatch",
     "/usr/share/man/man1/finwatch.1.gz",
     "/usr/share/man/man1/finwatch-run.1.gz",
     "/usr/share/bash-completion/completions/finwatch",
     "/usr/share/zsh/vendor-completions/_finwatch",
     "/usr/share/fish/vendor_completions.d/finwatch.fish",
+    "/usr/share/doc/finwatch/examples/conntrack.conf",
 ];
 
 /// The whole life.
