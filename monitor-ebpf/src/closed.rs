@@ -29,45 +29,51 @@ pub struct Place {
 }
 
 impl ClosedKey {
-    /// Where it belongs.
+    /// Where it belongs. The kernel hands out every other port, one after the other, to those who connect to the same end:
+    /// their connections stand in sets one after the other, since a page of its own for each costs more than all the rest.
     #[inline]
     pub fn place(&self, seed: u32) -> Place {
-        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
-        let mut hash = mix(u64::from(seed), u64::from(self.netns) << 32 | u64::from(ports));
+        let (low, high) = if self.local_port < self.remote_port {
+            (self.local_port, self.remote_port)
+        } else {
+            (self.remote_port, self.local_port)
+        };
         let [a, b] = words(&self.local);
         let [c, d] = words(&self.remote);
-        hash = mix(mix(mix(mix(hash, a), b), c), d);
-        let [set, tag] = halves(hash);
+        let ours = mix(u64::from(seed), u64::from(self.netns) << 32 | u64::from(low));
+        let row = mix(mix(mix(mix(ours, a), b), c), d);
+        let [first, _] = halves(row);
+        let [tag, _] = halves(mix(row, u64::from(self.local_port) << 16 | u64::from(self.remote_port)));
         // 0 says that there is no entry.
-        Place { set, tag: tag | 1 }
+        Place { set: first.wrapping_add(u32::from(high / 2)), tag: tag | 1 }
     }
 }
 
 impl ClosedConnection {
-    /// The entry of `conn`, which has its verdict, with its digest; `generation` is that of its slot.
+    /// The entry of `conn`, which has died of `cause`; `generation` is that of its slot.
     #[inline]
-    pub fn new(key: ClosedKey, conn: &Connection, generation: u32) -> Self {
-        let mut entry = Self {
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer flags")]
+    pub fn new(key: ClosedKey, conn: &Connection, cause: u8, generation: u32) -> Self {
+        Self {
             key,
             slot: conn.slot,
             generation,
-            flags: conn.flags,
-            cause: u32::from(conn.verdict.cause),
+            flags: conn.flags as u16,
+            cause: u16::from(cause),
             pid: conn.pid,
             first_fin: conn.first_fin,
             check: 0,
-        };
-        entry.check = entry.digest();
-        entry
+        }
     }
 
+    /// The digest of what is no key, begun with the place, which is the digest of the key.
     #[inline]
-    fn digest(&self) -> u32 {
+    fn digest(&self, place: Place) -> u32 {
         let word = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-        let ours = mix(word(self.slot, self.generation), word(self.flags, self.cause));
-        let [a, b] = halves(mix(ours, word(self.pid, self.first_fin)));
-        let place = self.key.place(self.slot);
-        a ^ b ^ place.set ^ place.tag
+        let key = word(place.set, place.tag);
+        let ours = mix(mix(key, word(self.slot, self.generation)), word(self.pid, self.first_fin));
+        let [a, b] = halves(mix(ours, word(self.flags.into(), self.cause.into())));
+        a ^ b
     }
 }
 
@@ -79,16 +85,23 @@ impl ClosedSet {
         while way < CLOSED_WAYS {
             let entry = &self.entries[way];
             if self.tags[way] == place.tag && entry.key == *key {
-                return (entry.check == entry.digest()).then_some(*entry);
+                return (entry.check == entry.digest(place)).then_some(*entry);
             }
             way += 1;
         }
         None
     }
 
-    /// Writes an entry over that of the same two ends, else over the oldest.
+    /// Writes an entry, with its digest, over that of the same two ends, else over the oldest. `replaced` is told what was
+    /// there before anything is written: nobody waits for the memory then.
     #[inline]
-    pub fn put(&mut self, entry: &ClosedConnection, place: Place, now: u32, hz: u32) -> Replaced {
+    pub fn put(
+        &mut self,
+        entry: &ClosedConnection,
+        place: Place,
+        (now, hz): (u32, u32),
+        replaced: impl FnOnce(Replaced),
+    ) {
         let mut chosen = 0;
         let mut oldest = 0;
         let mut way = 0;
@@ -108,17 +121,16 @@ impl ClosedSet {
             way += 1;
         }
         let chosen = chosen & (CLOSED_WAYS - 1);
-        let replaced = if self.tags[chosen] == 0 {
+        replaced(if self.tags[chosen] == 0 {
             Replaced::Nothing
         } else if same || oldest >= LIFETIME * hz {
             Replaced::Stale
         } else {
             Replaced::Live
-        };
-        self.entries[chosen] = *entry;
+        });
+        self.entries[chosen] = ClosedConnection { check: entry.digest(place), ..*entry };
         self.times[chosen] = now;
         self.tags[chosen] = place.tag;
-        replaced
     }
 }
 
@@ -155,7 +167,19 @@ mod tests {
 
     fn entry(port: u16) -> ClosedConnection {
         let conn = Connection { flags: 3, ..Connection::accepted(7, 0) };
-        ClosedConnection::new(key(port), &conn, 1)
+        ClosedConnection::new(key(port), &conn, 2, 1)
+    }
+
+    fn put(set: &mut ClosedSet, port: u16, now: u32) -> Replaced {
+        let mut told = None;
+        set.put(&entry(port), key(port).place(9), (now, HZ), |replaced| told = Some(replaced));
+        told.expect("it was told")
+    }
+
+    /// Without its digest.
+    fn found(set: &ClosedSet, port: u16) -> Option<ClosedConnection> {
+        let found = set.find(&key(port), key(port).place(9))?;
+        Some(ClosedConnection { check: 0, ..found })
     }
 
     fn empty() -> ClosedSet {
@@ -167,10 +191,10 @@ mod tests {
     fn what_is_put_is_found_and_nothing_else() {
         let mut set = empty();
         for port in 1..=8 {
-            assert_eq!(set.put(&entry(port), key(port).place(9), 100, HZ), Replaced::Nothing);
+            assert_eq!(put(&mut set, port, 100), Replaced::Nothing);
         }
         for port in 1..=8 {
-            assert_eq!(set.find(&key(port), key(port).place(9)), Some(entry(port)));
+            assert_eq!(found(&set, port), Some(entry(port)));
         }
         assert_eq!(set.find(&key(9), key(9).place(9)), None);
     }
@@ -179,14 +203,14 @@ mod tests {
     fn the_same_ends_take_their_own_place_and_the_oldest_makes_room() {
         let mut set = empty();
         for port in 1..=8 {
-            set.put(&entry(port), key(port).place(9), 100 + u32::from(port), HZ);
+            put(&mut set, port, 100 + u32::from(port));
         }
-        assert_eq!(set.put(&entry(3), key(3).place(9), 120, HZ), Replaced::Stale);
-        assert_eq!(set.put(&entry(9), key(9).place(9), 121, HZ), Replaced::Live);
+        assert_eq!(put(&mut set, 3, 120), Replaced::Stale);
+        assert_eq!(put(&mut set, 9, 121), Replaced::Live);
         assert_eq!(set.find(&key(1), key(1).place(9)), None, "it was the oldest");
-        assert_eq!(set.find(&key(3), key(3).place(9)), Some(entry(3)));
+        assert_eq!(found(&set, 3), Some(entry(3)));
         let later = 122 + LIFETIME * HZ;
-        assert_eq!(set.put(&entry(10), key(10).place(9), later, HZ), Replaced::Stale);
+        assert_eq!(put(&mut set, 10, later), Replaced::Stale);
         assert_eq!(set.find(&key(2), key(2).place(9)), None, "it was the oldest by now");
     }
 
@@ -194,16 +218,16 @@ mod tests {
     fn times_wrap() {
         let mut set = empty();
         for port in 1..=8 {
-            set.put(&entry(port), key(port).place(9), u32::MAX - 20 + u32::from(port), HZ);
+            put(&mut set, port, u32::MAX - 20 + u32::from(port));
         }
-        assert_eq!(set.put(&entry(9), key(9).place(9), 5, HZ), Replaced::Live);
+        assert_eq!(put(&mut set, 9, 5), Replaced::Live);
         assert_eq!(set.find(&key(1), key(1).place(9)), None);
     }
 
     #[test]
     fn a_torn_entry_counts_as_missing() {
         let mut set = empty();
-        set.put(&entry(1), key(1).place(9), 100, HZ);
+        put(&mut set, 1, 100);
         set.entries.iter_mut().for_each(|entry| entry.slot ^= 1);
         assert_eq!(set.find(&key(1), key(1).place(9)), None);
     }

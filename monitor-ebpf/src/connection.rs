@@ -6,7 +6,7 @@ use crate::{
     wire::{
         CONN_ADOPTED, CONN_APP_CLOSED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_IN_FLIGHT_AT_FIN,
         CONN_LOCAL_FIN, CONN_NO_REQUEST_RULES, CONN_OPENED, CONN_PEER_FIN, CONN_PORT_BOUND, CONN_PROXY,
-        CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter, Verdict,
+        CONN_QUIET_KNOWN, CONN_UNANSWERED_AT_FIN, Connection, Counter,
     },
 };
 
@@ -24,8 +24,6 @@ impl Connection {
         seen: 0,
         pid: 0,
         first_fin: 0,
-        verdict: Verdict::NONE,
-        reserved: 0,
     };
 
     /// A connection that is being opened by connect() (`7->2`).

@@ -6,18 +6,19 @@ use crate::{
     state,
     wire::{
         CONN_ADOPTED, CONN_IN_FLIGHT_AT_FIN, CONN_OPENED, CONN_PEER_FIN, CONN_QUIET_KNOWN, ClosedConnection,
-        ClosedKey, Connection, Incident, NO_COUNTER, PairKey,
+        ClosedKey, Connection, Incident, NO_COUNTER, PairKey, Verdict,
     },
 };
 
 impl Incident {
-    /// The death of `conn`, which has its verdict, out of the state `left`. The round trip time is not part of `ev`.
+    /// The death of `conn` with its verdict, out of the state `left`. The round trip time is not part of `ev`.
     #[inline]
     pub fn of_death(
         time_ns: u64,
         key: PairKey,
         endpoints: ClosedKey,
         conn: &Connection,
+        verdict: &Verdict,
         left: u8,
         ev: &Evidence,
     ) -> Self {
@@ -44,9 +45,9 @@ impl Incident {
             retransmits: ev.total_retrans,
             srtt_us: 0,
             err: ev.err,
-            counters: conn.verdict.counters,
-            cause: conn.verdict.anomaly,
-            death: conn.verdict.cause,
+            counters: verdict.counters,
+            cause: verdict.anomaly,
+            death: verdict.cause,
             state: left,
             late: 0,
         }
@@ -69,7 +70,7 @@ impl Incident {
             bytes_received: 0,
             key,
             endpoints: closed.key,
-            flags: closed.flags,
+            flags: closed.flags.into(),
             pid: closed.pid,
             since_received: UNKNOWN,
             since_sent: UNKNOWN,

@@ -5,6 +5,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod cause;
 pub mod closed;
 pub mod connection;
@@ -12,6 +15,7 @@ pub mod evidence;
 pub mod histogram;
 pub mod incident;
 pub mod levels;
+pub mod live;
 pub mod offsets;
 #[cfg(feature = "agent")]
 mod pod;

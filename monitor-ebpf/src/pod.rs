@@ -7,7 +7,7 @@ use crate::{
     levels::{LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk},
     offsets::Offsets,
     requests::{Exchanges, RequestRecord},
-    wire::{ClosedKey, ClosedSet, Connection, EndpointKey, Incident, PairKey, PairRecord, Settings, Totals},
+    wire::{ClosedKey, ClosedSet, EndpointKey, Incident, PairKey, PairRecord, Settings, Totals, Tracked},
 };
 
 // SAFETY (all): `repr(C)`, integers and arrays of integers only, no padding: any byte pattern is valid.
@@ -20,6 +20,6 @@ macro_rules! pod {
     };
 }
 
-pod!(ClosedSet, ClosedKey, Connection, EndpointKey, Incident, Offsets, PairKey, PairRecord, Settings, Totals);
+pod!(ClosedSet, ClosedKey, EndpointKey, Incident, Offsets, PairKey, PairRecord, Settings, Totals, Tracked);
 pod!(LevelRecord, ListenerEntry, ListenerKey, PortEntry, Process, Walk);
 pod!(Exchanges, RequestRecord);

@@ -179,10 +179,14 @@ pub struct PairRecord {
     pub lost_request_idle: Histogram,
     /// ESTABLISHED to CLOSE.
     pub connection_duration: Histogram,
+    /// Always 0: a record begins with a cache line, and what each connection counts lies in few of them.
+    pub reserved: u64,
 }
 
-/// What a death counts as, flattened: in the connection's record it is plain numbers to the verifier, which would
-/// otherwise follow each of the hundreds of ways to a cause through all the counting.
+const _: () = assert!(size_of::<PairRecord>().is_multiple_of(64));
+
+/// What a death counts as, flattened: in a map's value it is plain numbers to the verifier, which would otherwise follow each
+/// of the hundreds of ways to a cause through all the counting.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -211,7 +215,7 @@ pub const VERDICT_TIME_WAIT: u8 = 1 << 1;
 /// [`Verdict::bits`]: a reset of ours may follow, or a late segment may meet the mini-socket.
 pub const VERDICT_FOLLOWED: u8 = 1 << 2;
 
-/// A live connection, keyed by its socket's address.
+/// What is known of a live connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -237,11 +241,21 @@ pub struct Connection {
     pub pid: u32,
     /// When the first FIN came or went: low 32 bits of jiffies, 0 when none was seen.
     pub first_fin: u32,
-    /// Set at its end.
-    pub verdict: Verdict,
-    /// Always 0.
-    pub reserved: u32,
 }
+
+/// A place in the table of live connections, see [`crate::live`]: one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// Who wants it: 0 when it is free, 1 when it is taken.
+    pub claims: u64,
+    /// The address of the socket whose connection stands here, 0 for none.
+    pub socket: u64,
+    /// The connection.
+    pub conn: Connection,
+}
+
+const _: () = assert!(size_of::<Tracked>() == 64);
 
 /// This host opened the connection (else it accepted it).
 pub const CONN_PROXY: u32 = 1;
@@ -301,9 +315,9 @@ pub struct ClosedConnection {
     /// The slot's generation at the close.
     pub generation: u32,
     /// The connection's `CONN_*` bits.
-    pub flags: u32,
+    pub flags: u16,
     /// The death's [`crate::cause::Cause`].
-    pub cause: u32,
+    pub cause: u16,
     /// [`Connection::pid`].
     pub pid: u32,
     /// [`Connection::first_fin`].
@@ -311,6 +325,8 @@ pub struct ClosedConnection {
     /// Digest of the rest: tells an entry that two CPUs wrote at once.
     pub check: u32,
 }
+
+const _: () = assert!(size_of::<ClosedConnection>() == 64);
 
 /// Connections that may wait at once for the reset of ours that follows their end: each for some microseconds.
 pub const RESETTING_SLOTS: u32 = 4_096;
@@ -390,6 +406,8 @@ pub struct Incident {
 pub struct Totals {
     /// Connections tracked now.
     pub tracked: u64,
+    /// Those of them that stand elsewhere than at home, see [`crate::live`].
+    pub displaced: u64,
     /// Connections that found the table full.
     pub untracked: u64,
     /// Slots of `PAIRS` in use.
@@ -472,6 +490,10 @@ pub struct Settings {
     pub closed_seed: u32,
     /// Slots of `PAIRS`.
     pub max_pairs: u32,
+    /// Connections tracked at once.
+    pub max_connections: u32,
+    /// Number of places in `CONNECTIONS`, a power of two, less one.
+    pub places_mask: u32,
     /// With [`FILTER_NETNS`]: the namespace's inode number.
     pub netns: u32,
     /// Incidents a pair may report per second.

@@ -6,7 +6,7 @@ use finwatch_ebpf::{
     state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_RECV, SYN_SENT},
     wire::{
         CONN_ADOPTED, CONN_GAVE_UP_ACKED, CONN_GAVE_UP_UNACKED, CONN_NO_REQUEST_RULES, CONN_OPENED,
-        CONN_PROXY, CONN_RST, CONN_RST_SENT, Connection, Counter, Verdict,
+        CONN_PROXY, CONN_RST, CONN_RST_SENT, Connection, Counter,
     },
 };
 use proptest::prelude::*;
@@ -370,8 +370,6 @@ prop_compose! {
             seen: 0,
             pid: 0,
             first_fin: 0,
-            verdict: Verdict::NONE,
-            reserved: 0,
         }
     }
 }

@@ -34,8 +34,8 @@ fn after_fin() -> (Connection, Evidence) {
 }
 
 fn incident(conn: &mut Connection, left: u8, ev: &Evidence) -> Incident {
-    conn.verdict = judge(conn, left, ev, 80).verdict();
-    Incident::of_death(1_000, KEY, ENDS, conn, left, ev)
+    let verdict = judge(conn, left, ev, 80).verdict();
+    Incident::of_death(1_000, KEY, ENDS, conn, &verdict, left, ev)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn sequence_numbers_wrap() {
 fn what_is_kept_of_a_closed_connection_is_told_later() {
     let (mut conn, _) = after_fin();
     conn.pid = 812;
-    let closed = ClosedConnection::new(ENDS, &conn, 1);
+    let closed = ClosedConnection::new(ENDS, &conn, 0, 1);
     let told = Incident::after_end(1_000, KEY, &closed, 6, 78, 10_200);
     assert_eq!((told.pid, told.since_fin, told.bytes_late, told.late), (812, 250, 78, 1));
     assert_eq!((told.opened_ns, told.since_sent, told.endpoints), (0, UNKNOWN, ENDS));

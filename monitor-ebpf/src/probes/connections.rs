@@ -2,18 +2,18 @@
 
 use core::ptr::{addr_of_mut, read_volatile};
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use finwatch_ebpf::{
     closed::Replaced,
     wire::{
         CONN_NO_REQUEST_RULES, CONN_PROXY, ClosedConnection, ClosedKey, Connection, FIRST_FREE_SLOT,
-        PairRecord, VERDICT_TIME_WAIT,
+        PairRecord, VERDICT_TIME_WAIT, Verdict,
     },
 };
 
 use crate::{
     count::add,
-    maps::{CLOSED, CONNECTIONS, NAMESPACES, RESETTING, WALK, setting, totals},
+    live::{connection, leave, settle_down},
+    maps::{CLOSED, NAMESPACES, RESETTING, WALK, setting, totals},
     pairs::{Pair, record},
     requests,
     socket::{Common, Tcp, jiffies, now},
@@ -24,33 +24,26 @@ const MINUS_ONE: u64 = u64::MAX;
 /// Starts to track a connection of `pair`; returns its pair's record, `None` when the table is full.
 #[inline(always)]
 pub fn track(sk: Common, pair: &Pair, conn: Connection) -> Option<*mut PairRecord> {
-    let conn = placed(sk, pair, conn);
-    if !insert(sk, &conn) && !replace_missed(sk, &conn) {
-        count_untracked();
-        return None;
-    }
-    begin(&conn)
+    forget_missed(sk);
+    begin(sk, placed(sk, pair, conn))
 }
 
 /// Starts to track a connection of `pair` that a walk has found, unless its own event has just done so. Says whether it
 /// did.
 #[inline(always)]
 pub fn adopt(sk: Common, pair: &Pair, conn: Connection) -> bool {
-    let conn = placed(sk, pair, conn);
-    if !insert(sk, &conn) {
-        if own(sk).is_some() {
-            return false;
-        }
-        if !replace_missed(sk, &conn) {
-            count_untracked();
-            return false;
-        }
+    if own(sk).is_some() {
+        return false;
+    }
+    forget_missed(sk);
+    if begin(sk, placed(sk, pair, conn)).is_none() {
+        return false;
     }
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).adopted), 1) };
     }
-    begin(&conn).is_some()
+    true
 }
 
 #[inline(always)]
@@ -65,11 +58,6 @@ fn placed(sk: Common, pair: &Pair, mut conn: Connection) -> Connection {
 }
 
 #[inline(always)]
-fn insert(sk: Common, conn: &Connection) -> bool {
-    CONNECTIONS.insert(sk.address(), conn, u64::from(BPF_NOEXIST)).is_ok()
-}
-
-#[inline(always)]
 fn count_untracked() {
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
@@ -78,9 +66,13 @@ fn count_untracked() {
 }
 
 #[inline(always)]
-fn begin(conn: &Connection) -> Option<*mut PairRecord> {
-    // SAFETY: a field of a live map value.
-    unsafe { add(addr_of_mut!((*totals()?).tracked), 1) };
+fn begin(sk: Common, conn: Connection) -> Option<*mut PairRecord> {
+    let Some(tracked) = settle_down(sk) else {
+        count_untracked();
+        return None;
+    };
+    // SAFETY: a live map value, claimed by this socket.
+    unsafe { (*tracked).conn = conn };
     if conn.slot < FIRST_FREE_SLOT {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals()?).folded), 1) };
@@ -108,20 +100,19 @@ fn announce(netns: u32, record: *mut PairRecord) {
 
 /// An entry that is already there belonged to a socket whose end was missed.
 #[inline(always)]
-fn replace_missed(sk: Common, conn: &Connection) -> bool {
-    let Some((_, record)) = find(sk) else { return false };
+fn forget_missed(sk: Common) {
+    let Some((_, record)) = find(sk) else { return };
     forget(sk, record);
     if let Some(totals) = totals() {
         // SAFETY: a field of a live map value.
         unsafe { add(addr_of_mut!((*totals).missed_end), 1) };
     }
-    insert(sk, conn)
 }
 
 /// The connection of a socket and its pair's record.
 #[inline(always)]
 pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
-    let conn = CONNECTIONS.get_ptr_mut(sk.address())?;
+    let conn = connection(sk)?;
     // SAFETY: a live map value.
     let slot = unsafe { (*conn).slot };
     Some((conn, record(slot)?))
@@ -131,7 +122,7 @@ pub fn find(sk: Common) -> Option<(*mut Connection, *mut PairRecord)> {
 /// another socket has its address by now, of which no event was looked at: that one is at another port.
 #[inline(always)]
 pub fn own(sk: Common) -> Option<*mut Connection> {
-    CONNECTIONS.get_ptr_mut(sk.address()).filter(|conn| is_of(*conn, sk))
+    connection(sk).filter(|conn| is_of(*conn, sk))
 }
 
 #[inline(always)]
@@ -159,38 +150,47 @@ fn touch(record: *mut PairRecord) {
 /// Ends the tracking of a connection.
 #[inline(always)]
 pub fn forget(sk: Common, record: *mut PairRecord) {
-    if CONNECTIONS.remove(sk.address()).is_err() {
+    if !leave(sk) {
         return;
     }
     requests::forget(sk);
     touch(record);
     // SAFETY: a field of a live map value.
     unsafe { add(addr_of_mut!((*record).tracked), MINUS_ONE) };
-    if let Some(totals) = totals() {
-        // SAFETY: a field of a live map value.
-        unsafe { add(addr_of_mut!((*totals).tracked), MINUS_ONE) };
-    }
 }
 
-/// Keeps what a late reset or a mini-socket needs. A reset of ours that follows at once is certain to find it; the table
+/// Ends the tracking of a connection of which what a late reset or a mini-socket needs is kept. A reset of ours that follows at once is certain to find it; the table
 /// for what comes later is bounded in another way: two CPUs that write one entry at once leave none.
 #[inline(never)]
-pub fn remember(sk: Common, tcp: Tcp, conn: *const Connection, record: *const PairRecord) {
+pub fn remember(
+    sk: Common,
+    tcp: Tcp,
+    conn: *const Connection,
+    record: *mut PairRecord,
+    verdict: *const Verdict,
+) {
     // SAFETY: a live map value.
     let generation = unsafe { (*record).generation };
     let key = sk.endpoints(tcp.local_port());
+    // SAFETY: a live map value. Volatile, since it was written so.
+    let verdict = unsafe { read_volatile(verdict) };
     // SAFETY: a live map value; the socket's lock keeps others away.
-    let entry = ClosedConnection::new(key, unsafe { &*conn }, generation);
-    // SAFETY: as above. Volatile, since it was written so.
-    if unsafe { read_volatile(&raw const (*conn).verdict.bits) } & VERDICT_TIME_WAIT == 0 {
+    let entry = ClosedConnection::new(key, unsafe { &*conn }, verdict.cause, generation);
+    if verdict.bits & VERDICT_TIME_WAIT == 0 {
         // The oldest make room in a full table: an insertion does not fail.
         let _ = RESETTING.insert(sk.address(), entry, 0);
+        forget(sk, record);
         return;
     }
+    forget(sk, record);
     let place = key.place(setting!(closed_seed));
     let Some(set) = CLOSED.get_ptr_mut(place.set & setting!(closed_mask)) else { return };
     // SAFETY: a live map value; other CPUs may write it at the same time, which the entry's digest tells.
-    let replaced = unsafe { &mut *set }.put(&entry, place, now(), setting!(hz));
+    unsafe { &mut *set }.put(&entry, place, (now(), setting!(hz)), count_closed);
+}
+
+#[inline(always)]
+fn count_closed(replaced: Replaced) {
     let Some(totals) = totals() else { return };
     match replaced {
         Replaced::Stale => {}

@@ -64,6 +64,9 @@ pub fn observe(histogram: *mut Histogram, bounds: &[u32; SLOTS - 1], sample: u64
     let number = unsafe { slots.add(index) };
     // SAFETY: inside the map value.
     unsafe { add(number, 1) };
+    if sample == 0 {
+        return;
+    }
     // SAFETY: inside the map value.
     let sum = unsafe { addr_of_mut!((*histogram).sum) };
     // SAFETY: inside the map value.

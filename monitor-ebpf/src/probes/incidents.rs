@@ -1,26 +1,36 @@
 //! Anomalies on their way to the agent, so many per pair and second.
 
-use core::ptr::addr_of_mut;
+use core::ptr::{addr_of_mut, read_volatile};
 
-use finwatch_ebpf::wire::{ClosedConnection, Connection, Incident, PairRecord};
+use finwatch_ebpf::wire::{ClosedConnection, Connection, Incident, PairRecord, Verdict};
 
 use crate::{
     count::add,
     maps::{INCIDENTS, setting, totals},
-    socket::{Common, Tcp, now, now_ns},
+    socket::{Common, now, now_ns},
 };
 
-/// Reports the death of a connection that has its verdict, out of the state `left`, unless the pair has reported enough
-/// in this second.
+/// Reports the death of a connection with its verdict, out of the state `left`, unless the pair has reported enough in this
+/// second.
 #[inline(never)]
-pub fn report(sk: Common, tcp: Tcp, conn: *const Connection, record: *mut PairRecord, left: u8) {
+pub fn report(
+    sk: Common,
+    conn: *const Connection,
+    record: *mut PairRecord,
+    verdict: *const Verdict,
+    left: u8,
+) {
+    let Some(tcp) = sk.tcp() else { return };
     let ev = tcp.evidence();
     hand_over(record, ev.now, || {
         // SAFETY: a live map value; the socket's lock keeps others away.
         let conn = unsafe { &*conn };
+        // SAFETY: a live map value of this run's own. Volatile, since it was written so.
+        let verdict = unsafe { read_volatile(verdict) };
         // SAFETY: a live map value.
         let key = unsafe { (*record).key };
-        let incident = Incident::of_death(now_ns(), key, sk.endpoints(ev.local_port), conn, left, &ev);
+        let ends = sk.endpoints(ev.local_port);
+        let incident = Incident::of_death(now_ns(), key, ends, conn, &verdict, left, &ev);
         Incident { srtt_us: tcp.srtt_us(), ..incident }
     });
 }

@@ -8,6 +8,7 @@
 mod connections;
 mod count;
 mod incidents;
+mod live;
 mod maps;
 mod pairs;
 mod process;

@@ -1,5 +1,7 @@
 //! The maps, and the constants that the agent sets before loading.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
@@ -13,8 +15,8 @@ use finwatch_ebpf::{
     offsets::Offsets,
     requests::{Exchanges, RequestRecord},
     wire::{
-        ClosedConnection, ClosedSet, Connection, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord,
-        RESETTING_SLOTS, Settings, Totals,
+        ClosedConnection, ClosedSet, EndpointKey, OWNER_BUCKETS, PairKey, PairRecord, RESETTING_SLOTS,
+        Settings, Totals, Tracked, Verdict,
     },
 };
 
@@ -35,16 +37,26 @@ pub static SETTINGS: Settings = Settings {
     closed_mask: 0,
     closed_seed: 0,
     max_pairs: 0,
+    max_connections: 0,
+    places_mask: 0,
     netns: 0,
     incidents_per_second: 0,
 };
 
-/// Live connections by socket address.
+/// Live connections, each at its socket's home or, where that was taken, elsewhere; the agent maps it into its memory.
 #[map]
-pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(SET_BY_AGENT, 0);
+pub static CONNECTIONS: Array<Tracked> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
 
-/// The transition that a CPU has looked at last: the socket's address and the new state; zeros once that is known to the
-/// second look.
+/// Where those are that are not at home, by socket address.
+#[map]
+pub static ELSEWHERE: HashMap<u64, u32> = HashMap::with_max_entries(SET_BY_AGENT, BPF_F_NO_PREALLOC);
+
+/// What the connection that ends just now has died of: one for each program that may be under way at once on a CPU.
+#[map]
+pub static VERDICTS: PerCpuArray<Verdict> = PerCpuArray::with_max_entries(2, 0);
+
+/// The transition that a CPU has looked at last: the socket's address, 0 once that is known to the second look, and the new
+/// state.
 #[map]
 pub static LOOKED_AT: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
@@ -57,9 +69,10 @@ pub static EXCHANGES: HashMap<u64, Exchanges> = HashMap::with_max_entries(SET_BY
 #[map]
 pub static REQUESTS: Array<RequestRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
 
-/// Connections that late segments may still concern; the oldest make room.
+/// Connections that late segments may still concern; the oldest make room. Nobody maps it, but what can be mapped begins with
+/// a page, and a set and its entries with a cache line.
 #[map]
-pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, 0);
+pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, BPF_F_MMAPABLE);
 
 /// Connections that have ended so that a reset of ours follows at once, by socket address, until it does; the oldest make
 /// room.
@@ -145,21 +158,29 @@ pub static PROCESSES: HashMap<u64, Process> = HashMap::with_max_entries(SET_BY_A
 
 /// Reads one offset. The verifier sees a constant.
 macro_rules! offset {
-    ($field:ident) => {{
-        // SAFETY: a plain read of an initialised static; volatile, since the agent replaces the bytes before loading.
-        unsafe { core::ptr::read_volatile(core::ptr::addr_of!($crate::maps::OFFSETS.$field)) }
-    }};
+    ($field:ident) => {
+        $crate::maps::replaced(&$crate::maps::OFFSETS).$field
+    };
 }
 
 /// Reads one setting. The verifier sees a constant.
 macro_rules! setting {
-    ($field:ident) => {{
-        // SAFETY: as in `offset`.
-        unsafe { core::ptr::read_volatile(core::ptr::addr_of!($crate::maps::SETTINGS.$field)) }
-    }};
+    ($field:ident) => {
+        $crate::maps::replaced(&$crate::maps::SETTINGS).$field
+    };
 }
 
 pub(crate) use {offset, setting};
+
+/// What the agent replaces before loading: the compiler must not know it, but may leave out what nobody uses.
+#[inline(always)]
+pub fn replaced<T>(constants: &'static T) -> &'static T {
+    let mut place = core::ptr::from_ref(constants);
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inlateout(reg) place, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: the very reference.
+    unsafe { &*place }
+}
 
 /// The host-wide counts.
 #[inline(always)]

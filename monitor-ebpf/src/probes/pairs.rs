@@ -5,10 +5,10 @@ use core::ptr::{addr_of_mut, write_volatile};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use aya_log_ebpf::debug;
 use finwatch_ebpf::wire::{
-    COMM_LEN, EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS,
-    FILTER_INCLUDE_PORTS, FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, KEY_EXTERNAL, KEY_FOLDED,
-    OWNER_BUCKETS, PairKey, PairRecord, RULE_EXCLUDE, SIDE_PROXY, SIDE_UPSTREAM, SLOT_FOLDED_PROXY,
-    SLOT_FOLDED_UPSTREAM, SLOT_FREE, SLOT_IN_USE,
+    EndpointKey, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS,
+    FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, KEY_EXTERNAL, KEY_FOLDED, OWNER_BUCKETS, PairKey,
+    PairRecord, RULE_EXCLUDE, SIDE_PROXY, SIDE_UPSTREAM, SLOT_FOLDED_PROXY, SLOT_FOLDED_UPSTREAM, SLOT_FREE,
+    SLOT_IN_USE,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         totals,
     },
     process,
-    socket::{Common, Tcp, jiffies},
+    socket::{Common, Tcp, bytes, jiffies},
 };
 
 const ADDRESS_BITS: u32 = 128;
@@ -44,14 +44,14 @@ impl Pair {
 
     /// The pair of a connection that this process has opened.
     #[inline(always)]
-    pub fn opened_by(sk: Common, tcp: Tcp, name: [u8; COMM_LEN], pid: u32) -> Self {
+    pub fn opened_by(sk: Common, tcp: Tcp, name: [u64; 2], pid: u32) -> Self {
         let cgroup = tcp.cgroup();
         Self { pid, owner: owner(tcp, cgroup), ..Self::toward(sk, name, cgroup) }
     }
 
     /// The pair of a connection of which only the ends are known, and that this host opened it.
     #[inline(always)]
-    pub fn toward(sk: Common, name: [u8; COMM_LEN], cgroup: u64) -> Self {
+    pub fn toward(sk: Common, name: [u64; 2], cgroup: u64) -> Self {
         Self {
             key: PairKey {
                 side: SIDE_PROXY,
@@ -59,7 +59,7 @@ impl Pair {
                 port: sk.remote_port(),
                 reserved: 0,
                 upstream: sk.remote(),
-                proxy: name,
+                proxy: bytes(name),
                 cgroup,
             },
             pid: 0,

@@ -15,8 +15,10 @@ use crate::{
     socket::load,
 };
 
-/// What newer Node.js calls its main thread, whatever the program.
-const GENERIC: &[u8; 11] = b"MainThread\0";
+/// What newer Node.js calls its main thread, whatever the program: a name that says nothing, in words.
+const GENERIC: [u64; 2] = [u64::from_le_bytes(*b"MainThre"), u64::from_le_bytes(*b"ad\0\0\0\0\0\0")];
+/// The bytes of the second word up to the name's end.
+const END_OF_GENERIC: u64 = 0xff_ffff;
 
 /// The process of the current task.
 #[inline(always)]
@@ -25,41 +27,55 @@ pub fn pid() -> u32 {
     (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
 }
 
-/// The name of the current task's thread group leader; the executable's where that name says nothing.
+/// The name of the current task's thread group leader; the executable's where that name says nothing. In words, as bytes
+/// would be copied one by one.
 #[inline(always)]
-pub fn name() -> [u8; COMM_LEN] {
+pub fn name() -> [u64; 2] {
     if setting!(features) & FEATURE_TYPED_TASK != 0 {
         // SAFETY: no arguments, no side effects; always a valid task.
         let task: *const c_void = unsafe { bpf_get_current_task_btf() }.cast_const().cast();
         let leader: *const c_void = load(task, offset!(group_leader));
-        let comm: [u64; 2] = [load(leader, offset!(comm)), load(leader, offset!(comm) + 8)];
-        // SAFETY: the same sixteen bytes.
-        telling(unsafe { core::mem::transmute(comm) }, leader as u64)
+        telling([load(leader, offset!(comm)), load(leader, offset!(comm) + 8)], leader as u64)
     } else {
         // SAFETY: no arguments, no side effects.
         let task = unsafe { bpf_get_current_task() };
         let leader: u64 = follow(task, offset!(group_leader));
-        telling(read(leader, offset!(comm), [0; COMM_LEN]), leader)
+        telling(read(leader, offset!(comm), [0; 2]), leader)
     }
 }
 
 /// A name that says something.
 #[inline(always)]
-fn telling(comm: [u8; COMM_LEN], leader: u64) -> [u8; COMM_LEN] {
-    if comm.starts_with(GENERIC) { executable(leader).unwrap_or(comm) } else { comm }
+fn telling(comm: [u64; 2], leader: u64) -> [u64; 2] {
+    let [first, second] = GENERIC;
+    if comm[0] == first && (comm[1] ^ second) & END_OF_GENERIC == 0 {
+        return executable(comm, leader);
+    }
+    comm
 }
 
+/// The name of the executable, or `comm` where that cannot be told.
+#[inline(always)]
+fn executable(comm: [u64; 2], leader: u64) -> [u64; 2] {
+    let mut name = [0; 2];
+    if read_executable(&mut name, leader) == 0 { comm } else { name }
+}
+
+/// Reads the name of the executable and returns its length, 0 where it cannot be told.
 #[inline(never)]
-fn executable(leader: u64) -> Option<[u8; COMM_LEN]> {
+fn read_executable(name: &mut [u64; 2], leader: u64) -> u64 {
     if offset!(exe_file) == 0 {
-        return None;
+        return 0;
     }
     let file = follow(follow(leader, offset!(mm)), offset!(exe_file));
     let text = follow(follow(file, offset!(file_dentry)), offset!(dentry_name));
-    let mut name = [0; COMM_LEN];
+    // SAFETY: the same sixteen bytes.
+    let bytes = unsafe { &mut *(&raw mut *name).cast::<[u8; COMM_LEN]>() };
     // SAFETY: the helper checks the address; what lies there is copied up to the buffer's length.
-    let length = unsafe { bpf_probe_read_kernel_str_bytes(text as *const u8, &mut name) }.ok()?.len();
-    (length > 0).then_some(name)
+    match unsafe { bpf_probe_read_kernel_str_bytes(text as *const u8, bytes) } {
+        Ok(text) => text.len() as u64,
+        Err(_) => 0,
+    }
 }
 
 /// The pointer at `base + offset`, 0 when it cannot be read.

@@ -8,13 +8,13 @@ use core::ffi::c_void;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use finwatch_ebpf::wire::CONN_RST;
 
-use crate::{maps::CONNECTIONS, socket::Common};
+use crate::{live::connection, socket::Common};
 
 /// The hook.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn receive_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: *const c_void = ctx.arg(0);
-    if let Some(conn) = Common::new(sk).and_then(|sk| CONNECTIONS.get_ptr_mut(sk.address())) {
+    if let Some(conn) = Common::new(sk).and_then(connection) {
         // SAFETY: a live map value; the socket's lock keeps others away.
         unsafe { (*conn).flags |= CONN_RST };
     }

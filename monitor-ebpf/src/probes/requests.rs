@@ -22,7 +22,8 @@ use finwatch_ebpf::{
 
 use crate::{
     count::{count, observe},
-    maps::{CONNECTIONS, EXCHANGES, REQUESTS, setting},
+    live::connection,
+    maps::{EXCHANGES, REQUESTS, setting},
     pairs::record,
     socket::{Common, Tcp, now_ns},
 };
@@ -90,15 +91,16 @@ fn count_answer(record: *mut PairRecord, slot: u32, answer: Answer) {
 
 /// Begins to follow a tracked connection's requests, unless nobody asked for that.
 #[inline(always)]
-pub fn begin(sk: Common, tcp: Tcp) {
+pub fn begin(sk: Common) {
     if setting!(features) & FEATURE_REQUESTS != 0 {
-        take_in(sk, tcp);
+        take_in(sk);
     }
 }
 
 #[inline(never)]
-fn take_in(sk: Common, tcp: Tcp) {
-    let Some(conn) = CONNECTIONS.get_ptr(sk.address()) else { return };
+fn take_in(sk: Common) {
+    let Some(tcp) = sk.tcp() else { return };
+    let Some(conn) = connection(sk) else { return };
     // SAFETY: a live map value.
     let flags = unsafe { (*conn).flags };
     if flags & CONN_NO_REQUEST_RULES != 0 {

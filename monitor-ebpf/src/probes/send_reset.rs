@@ -60,11 +60,11 @@ fn late(sk: Common, skb: *const c_void, closed: Option<ClosedConnection>) {
     if cause != Counter::SentDataAfterClose {
         return;
     }
-    if closed.flags & CONN_LOCAL_FIN != 0 {
+    if u32::from(closed.flags) & CONN_LOCAL_FIN != 0 {
         count(record, Counter::FinThenRstSent);
     }
     // Where the end itself was due to late data, it has been reported.
-    if closed.cause != Cause::DataAfterClose as u32 {
+    if closed.cause != Cause::DataAfterClose as u16 {
         report_late(&closed, record, sk.substate().unwrap_or(CLOSE), data_in(skb));
     }
 }
@@ -81,8 +81,8 @@ fn data_in(skb: *const c_void) -> u32 {
 
 #[inline(always)]
 fn cause_after_end(closed: &ClosedConnection) -> Counter {
-    const UNREAD_DATA: u32 = Cause::UnreadDataAtClose as u32;
-    const ABORTED: u32 = Cause::Aborted as u32;
+    const UNREAD_DATA: u16 = Cause::UnreadDataAtClose as u16;
+    const ABORTED: u16 = Cause::Aborted as u16;
     match closed.cause {
         UNREAD_DATA => Counter::SentUnreadDataAtClose,
         ABORTED => Counter::SentAbort,

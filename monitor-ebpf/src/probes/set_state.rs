@@ -19,7 +19,7 @@ use finwatch_ebpf::{
     },
     wire::{
         CONN_OPENED, CONN_PEER_FIN, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord,
-        VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT,
+        VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
     },
 };
 
@@ -27,7 +27,7 @@ use crate::{
     connections::{find, forget, remember, track},
     count::{count, count_number, observe, observe_jiffies},
     incidents::report,
-    maps::{LOOKED_AT, setting},
+    maps::{LOOKED_AT, VERDICTS, setting},
     pairs::Pair,
     requests,
     socket::{Common, Tcp, now_ns},
@@ -43,7 +43,7 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new)) {
         note(sk.address(), new);
-        transition(sk, old, new);
+        transition(Program::SetState, sk, old, new);
     }
     0
 }
@@ -56,12 +56,25 @@ pub fn missed(ctx: BtfTracePointContext) -> i32 {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new))
+        && let Some(mark) = mark(new)
         && !has_looked_at(sk, new)
-        && !shows(sk, new)
+        && !shows(sk, mark)
     {
-        transition(sk, old, new);
+        transition(Program::Missed, sk, old, new);
     }
     0
+}
+
+/// What a transition that may come in a softirq leaves in the connection's flags, 0 where that is nothing; `None` for others,
+/// which are the application's own doing: its context lands in no other.
+#[inline(always)]
+fn mark(new: u8) -> Option<u32> {
+    match new {
+        ESTABLISHED => Some(CONN_OPENED),
+        CLOSE_WAIT => Some(CONN_PEER_FIN),
+        CLOSE => Some(0),
+        _ => None,
+    }
 }
 
 /// Notes that [`set_state`] runs for this transition.
@@ -77,38 +90,44 @@ fn note(address: u64, new: u8) {
 /// then the connection tells.
 #[inline(always)]
 fn has_looked_at(sk: Common, new: u8) -> bool {
-    let looked =
-        LOOKED_AT.get(0).is_some_and(|[address, state]| *address == sk.address() && *state == u64::from(new));
-    if looked {
-        note(0, 0);
+    let Some(last) = LOOKED_AT.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `note`. One by one: together the compiler would reckon with the pointer, which the verifier refuses.
+    if unsafe { read_volatile(&raw const (*last)[0]) } != sk.address() {
+        return false;
     }
-    looked
+    // SAFETY: as above.
+    if unsafe { read_volatile(&raw const (*last)[1]) } != u64::from(new) {
+        return false;
+    }
+    // SAFETY: as in `note`. No socket has this address.
+    unsafe { (*last)[0] = 0 };
+    true
 }
 
-/// Whether the connection shows what came of this transition. An end that was seen has left none; of a beginning that
-/// was seen and is not tracked nothing shows, but nothing lands between the two looks at it.
+/// Whether the connection shows what came of a transition that leaves this mark. An end that was seen has left no
+/// connection; of a beginning that was seen and is not tracked nothing shows, but nothing lands between the two looks at it.
 #[inline(always)]
-fn shows(sk: Common, new: u8) -> bool {
-    let mark = match new {
-        ESTABLISHED => CONN_OPENED,
-        CLOSE_WAIT => CONN_PEER_FIN,
-        CLOSE => return false,
-        // The application's own doing: its context lands in no other.
-        _ => return true,
-    };
+fn shows(sk: Common, mark: u32) -> bool {
     // SAFETY: a live map value.
-    find(sk).is_some_and(|(conn, _)| unsafe { (*conn).has(mark) })
+    mark != 0 && find(sk).is_some_and(|(conn, _)| unsafe { (*conn).has(mark) })
+}
+
+/// Whose run it is: one may land in a run of the other, never in its own.
+#[derive(Clone, Copy)]
+enum Program {
+    SetState,
+    Missed,
 }
 
 #[inline(always)]
-fn transition(sk: Common, old: u8, new: u8) {
+fn transition(program: Program, sk: Common, old: u8, new: u8) {
     match (old, new) {
         // Listeners; request sockets; and what changes nothing that is looked at later.
         (LISTEN | NEW_SYN_RECV, _) | (_, LISTEN) | (SYN_SENT, SYN_RECV) => {}
         (CLOSE, SYN_SENT) => with_tcp(sk, |sk, tcp| {
             black_box(connecting(sk, tcp));
         }),
-        (SYN_SENT, ESTABLISHED) => with_tcp(sk, established),
+        (SYN_SENT, ESTABLISHED) => established(sk),
         (SYN_RECV, ESTABLISHED | FIN_WAIT1 | CLOSE_WAIT) => with_tcp(sk, |sk, tcp| {
             black_box(shaken_hands(sk, tcp));
             match new {
@@ -122,7 +141,7 @@ fn transition(sk: Common, old: u8, new: u8) {
         (FIN_WAIT1, FIN_WAIT1) | (FIN_WAIT2, FIN_WAIT2) | (CLOSING, CLOSING) => {
             with_tcp(sk, closed_after_shutdown)
         }
-        (_, CLOSE) => ended(sk, old),
+        (_, CLOSE) => ended(program, sk, old),
         _ => {}
     }
 }
@@ -157,12 +176,12 @@ fn connecting(sk: Common, tcp: Tcp) -> u32 {
 }
 
 #[inline(always)]
-fn established(sk: Common, tcp: Tcp) {
+fn established(sk: Common) {
     let Some((conn, record)) = find(sk) else { return };
     // SAFETY: a live map value; the socket's lock keeps others away.
     unsafe { (*conn).on_established(now_ns()) };
     count(record, Counter::Opened);
-    requests::begin(sk, tcp);
+    requests::begin(sk);
 }
 
 /// A handshake in SYN_RECV is over: an accepted connection, or one of ours that was opened from both ends at once. Returns
@@ -170,7 +189,7 @@ fn established(sk: Common, tcp: Tcp) {
 #[inline(never)]
 fn shaken_hands(sk: Common, tcp: Tcp) -> u32 {
     if !tcp.is_unaccepted() && find(sk).is_some() {
-        established(sk, tcp);
+        established(sk);
         return nothing();
     }
     if !sk.is_inet() {
@@ -182,7 +201,7 @@ fn shaken_hands(sk: Common, tcp: Tcp) -> u32 {
     }
     if let Some(record) = track(sk, &pair, Connection::accepted(pair.slot(), now_ns())) {
         count(record, Counter::Opened);
-        requests::begin(sk, tcp);
+        requests::begin(sk);
     }
     nothing()
 }
@@ -225,38 +244,40 @@ fn closed_after_shutdown(sk: Common, tcp: Tcp) {
 /// The end: judged, counted, remembered, reported and forgotten. Functions of their own, since together they would need
 /// more stack than a program has.
 #[inline(always)]
-fn ended(sk: Common, old: u8) {
+fn ended(program: Program, sk: Common, old: u8) {
     let Some((conn, record)) = find(sk) else { return };
     let Some(tcp) = sk.tcp() else { return };
-    bury(tcp, old, conn);
+    let Some(verdict) = VERDICTS.get_ptr_mut(program as u32) else { return };
+    bury(tcp, old, conn, verdict);
     requests::end(sk, tcp, record);
-    let [bits, anomaly, ..] = settle(conn, record).to_le_bytes();
-    if bits & VERDICT_FOLLOWED != 0 {
-        remember(sk, tcp, conn, record);
-    }
+    let [bits, anomaly, ..] = settle(conn, record, verdict).to_le_bytes();
     if anomaly != NO_ANOMALY {
-        report(sk, tcp, conn, record, old);
+        report(sk, conn, record, verdict, old);
     }
-    forget(sk, record);
+    if bits & VERDICT_FOLLOWED != 0 {
+        remember(sk, tcp, conn, record, verdict);
+    } else {
+        forget(sk, record);
+    }
 }
 
-/// Judges a death and notes the verdict in the connection.
+/// Judges a death and notes the verdict.
 #[inline(never)]
-fn bury(tcp: Tcp, old: u8, conn: *mut Connection) {
+fn bury(tcp: Tcp, old: u8, conn: *mut Connection, verdict: *mut Verdict) {
     // SAFETY: a live map value; the socket's lock keeps others away.
     let conn = unsafe { &mut *conn };
     let death = judge(conn, old, &tcp.evidence(), setting!(goodbye_bytes));
-    // SAFETY: as above. Volatile, so that the numbers go through the map.
-    unsafe { write_volatile(&raw mut conn.verdict, death.verdict()) };
+    // SAFETY: a map value of this run's own. Volatile, so that the numbers go through the map.
+    unsafe { write_volatile(verdict, death.verdict()) };
 }
 
 /// Counts what the verdict says. Returns the `VERDICT_*` bits and the anomaly, lowest bytes first.
 #[inline(never)]
-fn settle(conn: *mut Connection, record: *mut PairRecord) -> u32 {
+fn settle(conn: *const Connection, record: *mut PairRecord, verdict: *const Verdict) -> u32 {
     // SAFETY: a live map value; the socket's lock keeps others away.
     let conn = unsafe { &*conn };
-    // SAFETY: as above. Volatile: see `bury`.
-    let verdict = unsafe { read_volatile(&raw const conn.verdict) };
+    // SAFETY: a map value of this run's own. Volatile: see `bury`.
+    let verdict = unsafe { read_volatile(verdict) };
     for counter in verdict.counters {
         if counter != NO_COUNTER {
             count_number(record, counter);

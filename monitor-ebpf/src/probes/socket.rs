@@ -1,6 +1,6 @@
 //! Reading sockets through the running kernel's offsets.
 
-use core::{ffi::c_void, ptr::read_volatile};
+use core::{arch::asm, ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::helpers::generated::{
     bpf_jiffies64, bpf_ktime_get_ns, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
@@ -12,7 +12,7 @@ use finwatch_ebpf::{
 };
 
 use crate::{
-    maps::{offset, setting},
+    maps::{OFFSETS, offset, setting},
     process::follow,
 };
 
@@ -34,13 +34,25 @@ pub struct Common(*const c_void);
 #[derive(Clone, Copy)]
 pub struct Tcp(*const c_void);
 
-/// Loads a field. The verifier knows the pointer's type and the offset's value and checks the access against BTF.
+/// Loads a field, where anybody uses it. The verifier knows the pointer's type and the offset's value and checks the access
+/// against BTF.
 #[inline(always)]
-pub fn load<T>(base: *const c_void, offset: u32) -> T {
-    // SAFETY: the verifier refuses the program where this is outside the pointed-to struct.
-    let field = unsafe { base.byte_add(offset as usize) };
-    // SAFETY: as above; T is an integer.
-    unsafe { read_volatile(field.cast::<T>()) }
+pub fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: as `field` says; T is an integer.
+    unsafe { *field(base, offset) }
+}
+
+/// The same each time, for what another CPU changes.
+#[inline(always)]
+fn load_again<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: as `field` says; T is an integer.
+    unsafe { read_volatile(field(base, offset)) }
+}
+
+#[inline(always)]
+fn field<T>(base: *const c_void, offset: u32) -> *const T {
+    // The verifier refuses the program where this is outside the pointed-to struct.
+    base.wrapping_byte_add(offset as usize).cast()
 }
 
 impl Common {
@@ -54,6 +66,23 @@ impl Common {
     #[inline(always)]
     pub fn address(self) -> u64 {
         self.0 as u64
+    }
+
+    /// How far the address is from that of our constants: a plain number to the verifier, which refuses to reckon with a
+    /// pointer, but takes what is between two.
+    #[inline(always)]
+    pub fn distance(self) -> u64 {
+        let mut distance = self.address();
+        // SAFETY: one subtraction.
+        unsafe {
+            asm!(
+                "{distance} -= {constants}",
+                distance = inlateout(reg) distance,
+                constants = in(reg) &raw const OFFSETS,
+                options(pure, nomem, nostack),
+            );
+        }
+        distance
     }
 
     /// The socket's state.
@@ -258,21 +287,21 @@ impl Tcp {
     /// them will meet a closed socket: it is not counted as received before the end.
     #[inline(always)]
     pub fn evidence_at_close(self) -> Evidence {
-        let ev = self.evidence();
-        // What the count has and the backlog has not yet is on its way there under the lock.
+        // First: what the count has and the backlog has not yet is on its way there under the lock.
+        let counted: u32 = load_again(self.0, offset!(data_segs_in));
         for _ in 0..LOCK_LOOKS {
-            if load::<u32>(self.0, offset!(slock)) == 0 {
+            if load_again::<u32>(self.0, offset!(slock)) == 0 {
                 break;
             }
         }
         let waiting = u32::from(self.data_in_backlog());
-        Evidence { data_segs_in: ev.data_segs_in.wrapping_sub(waiting), ..ev }
+        Evidence { data_segs_in: counted.wrapping_sub(waiting), ..self.evidence() }
     }
 
     /// Whether one of the first segments in the backlog brings data; a FIN alone counts one.
     #[inline(always)]
     fn data_in_backlog(self) -> bool {
-        let mut skb: *const c_void = load(self.0, offset!(backlog));
+        let mut skb: *const c_void = load_again(self.0, offset!(backlog));
         for _ in 0..BACKLOG_LOOKS {
             if skb.is_null() {
                 return false;
@@ -332,6 +361,20 @@ pub fn cgroup_of(socket: u64) -> u64 {
         return 0;
     }
     follow(follow(cgroup, offset!(cgroup_kn)), offset!(kn_id))
+}
+
+/// An address or a name in words: copied so, and not byte by byte.
+#[inline(always)]
+pub fn words(bytes: [u8; 16]) -> [u64; 2] {
+    // SAFETY: the same sixteen bytes.
+    unsafe { core::mem::transmute(bytes) }
+}
+
+/// An address or a name as records have it.
+#[inline(always)]
+pub fn bytes(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: the same sixteen bytes.
+    unsafe { core::mem::transmute(words) }
 }
 
 /// Jiffies now, low 32 bits.

@@ -22,7 +22,7 @@ use crate::{
     maps::{LISTENERS, PROCESSES, WALK, setting},
     pairs::{Pair, without_request_rules},
     requests,
-    socket::{Common, Tcp, cgroup_of, jiffies},
+    socket::{Common, Tcp, cgroup_of, jiffies, words},
     walk_tables::{Seen, count_socket, hold_port, queue},
 };
 
@@ -170,7 +170,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     }
     let pair = if opened_here {
         let Process { name, pid } = holder(tcp).unwrap_or(Process { name: UNKNOWN_PROCESS, pid: 0 });
-        Pair::opened_by(sk, tcp, name, pid)
+        Pair::opened_by(sk, tcp, words(name), pid)
     } else {
         Pair::accepted(sk, tcp)
     };
@@ -182,7 +182,7 @@ fn untracked(sk: Common, tcp: Tcp, state: u8, walk: &mut Walk) -> u64 {
     match adopted {
         Some(conn) if walk.mode & WALK_ADOPTS != 0 && adopt(sk, &pair, conn) => {
             walk.tracked += 1;
-            requests::begin(sk, tcp);
+            requests::begin(sk);
         }
         Some(_) => walk.untracked += 1,
         None => {}
@@ -238,14 +238,17 @@ fn remembered(sk: Common) -> u64 {
     let Some(closed) = recall(&sk.endpoints(sk.bound_port())) else { return 0 };
     // A pair that has expired meanwhile is not made anew by what is left of its connections.
     let slot = record_of(&closed).map(|_| closed.slot);
-    REMEMBERED | Attribution { slot, opened_here: closed.flags & CONN_PROXY != 0 }.pack()
+    REMEMBERED | Attribution { slot, opened_here: u32::from(closed.flags) & CONN_PROXY != 0 }.pack()
 }
 
 #[inline(never)]
 fn before(sk: Common, walk: &Walk) -> u64 {
     let opened_here = opened_here(sk, walk);
-    let pair =
-        if opened_here { Pair::toward(sk, UNKNOWN_PROCESS, 0) } else { Pair::from(sk, sk.bound_port(), 0) };
+    let pair = if opened_here {
+        Pair::toward(sk, words(UNKNOWN_PROCESS), 0)
+    } else {
+        Pair::from(sk, sk.bound_port(), 0)
+    };
     Attribution { slot: pair.wanted(sk).then(|| pair.slot()), opened_here }.pack()
 }
 

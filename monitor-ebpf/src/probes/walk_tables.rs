@@ -6,7 +6,7 @@ use finwatch_ebpf::levels::{
 
 use crate::{
     maps::{LEVELS, PORTS_HELD, QUEUES, RESERVED_PORTS},
-    socket::Common,
+    socket::{Common, words},
 };
 
 /// Slots that are tried before an entry is given up.
@@ -109,12 +109,6 @@ pub fn queue(walk: u32, sk: Common, cgroup: u64, length: u32, limit: u32) -> boo
         }
     }
     false
-}
-
-#[inline(always)]
-fn words(address: [u8; 16]) -> [u64; 2] {
-    // SAFETY: the same sixteen bytes.
-    unsafe { core::mem::transmute(address) }
 }
 
 #[inline(always)]

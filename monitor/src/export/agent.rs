@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use finwatch_ebpf::wire::Totals;
 use prometheus::proto::{Metric, MetricType};
 
-use super::family::{FamilyWriter, label, set_counter, set_gauge};
+use super::family::{self, label, set_counter, set_gauge};
 use crate::model::{
     families::PREFIX,
     source::{AgentState, HookMode, ProgramStats},
@@ -168,7 +168,7 @@ pub(super) fn write_family<'a>(
     kind: MetricType,
     samples: impl IntoIterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
 ) -> io::Result<()> {
-    let mut samples: Vec<Metric> = samples
+    let samples = samples
         .into_iter()
         .map(|(labels, value)| {
             let mut sample =
@@ -181,5 +181,5 @@ pub(super) fn write_family<'a>(
             sample
         })
         .collect();
-    FamilyWriter::new(out, format!("{PREFIX}{name}"), help, kind).write(&mut samples)
+    family::write(out, format!("{PREFIX}{name}"), help, kind, samples)
 }

@@ -6,6 +6,7 @@ mod family;
 pub mod http;
 mod landing;
 mod levels;
+mod lines;
 mod places;
 mod process;
 mod render;

@@ -8,7 +8,7 @@ use procfs::{
 };
 use prometheus::proto::{Metric, MetricType};
 
-use super::family::{FamilyWriter, set_counter, set_gauge};
+use super::family::{self, set_counter, set_gauge};
 
 /// Writes what `/proc` tells about this process; what it does not tell is left out.
 pub(super) fn write(out: &mut impl Write) -> io::Result<()> {
@@ -30,8 +30,7 @@ fn write_stat(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     let mut cpu = Metric::default();
     set_counter(&mut cpu, (stat.utime + stat.stime) as f64 / ticks);
     let help = "Total user and system CPU time spent in seconds.";
-    FamilyWriter::new(out, "process_cpu_seconds_total".into(), help, MetricType::COUNTER)
-        .write(&mut vec![cpu])?;
+    family::write(out, "process_cpu_seconds_total".into(), help, MetricType::COUNTER, vec![cpu])?;
     let resident = stat.rss.saturating_mul(procfs::page_size()) as f64;
     write_gauge(out, "process_resident_memory_bytes", "Resident memory size in bytes.", resident)?;
     write_gauge(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", stat.vsize as f64)?;
@@ -51,5 +50,5 @@ fn open_files_limit(process: &Process) -> ProcResult<f64> {
 fn write_gauge(out: &mut impl Write, name: &str, help: &str, value: f64) -> io::Result<()> {
     let mut sample = Metric::default();
     set_gauge(&mut sample, value);
-    FamilyWriter::new(out, name.to_owned(), help, MetricType::GAUGE).write(&mut vec![sample])
+    family::write(out, name.to_owned(), help, MetricType::GAUGE, vec![sample])
 }

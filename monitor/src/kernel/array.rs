@@ -76,6 +76,20 @@ impl<T> Array<T> {
         unsafe { mapped.as_mut_ptr().cast::<T>().add(within as usize) }
     }
 
+    /// Shows each value, piece by piece, and keeps none mapped.
+    pub(super) fn look_through(map: &MapData, length: u32, mut look: impl FnMut(*mut T)) -> io::Result<()> {
+        let pieces = Self::map_by_piece(map, length)?;
+        for piece in 0..length.div_ceil(pieces.each) {
+            let mapped = pieces.piece(piece)?;
+            let values = pieces.each.min(length - piece * pieces.each) as usize;
+            for index in 0..values {
+                // SAFETY: inside the mapping, which holds that many values of the piece.
+                look(unsafe { mapped.as_mut_ptr().cast::<T>().add(index) });
+            }
+        }
+        Ok(())
+    }
+
     /// A copy of one value; what the kernel's side writes meanwhile may be in it or not.
     pub(super) fn read(&self, index: u32) -> T
     where

@@ -101,6 +101,6 @@ impl Dumper {
         let slot = (self.tables.generation(closed.slot) == closed.generation
             && self.tables.key(closed.slot).is_some())
         .then_some(closed.slot);
-        Some(Owner { slot, opened_here: closed.flags & CONN_PROXY != 0 })
+        Some(Owner { slot, opened_here: u32::from(closed.flags) & CONN_PROXY != 0 })
     }
 }

@@ -12,6 +12,7 @@ use aya::{
     maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
 };
 use finwatch_ebpf::{
+    live,
     offsets::Offsets,
     wire::{
         CLOSED_WAYS, EndpointKey, FEATURE_REQUESTS, FEATURE_TYPED_CGROUP, FEATURE_TYPED_TASK,
@@ -191,6 +192,8 @@ fn settings(options: &Options, features: u32) -> Settings {
         // Of this run's own: nobody outside can choose ends that meet in one set.
         closed_seed: u32::try_from(RandomState::new().hash_one(0_u8) >> 32).expect("half of it"),
         max_pairs: options.max_pairs,
+        max_connections: options.max_connections,
+        places_mask: live::places(options.max_connections) - 1,
         netns: own_netns(),
         incidents_per_second: options.incidents_per_second,
     }
@@ -239,7 +242,8 @@ fn load(
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &log_level, true)
-        .map_max_entries("CONNECTIONS", options.max_connections)
+        .map_max_entries("CONNECTIONS", settings.places_mask + 1)
+        .map_max_entries("ELSEWHERE", options.max_connections)
         .map_max_entries("CLOSED", settings.closed_mask + 1)
         .map_max_entries("PAIRS", options.max_pairs + FIRST_FREE_SLOT)
         .map_max_entries("IN_USE", options.max_pairs + FIRST_FREE_SLOT)
@@ -344,6 +348,14 @@ fn hash<'a, K: Pod, V: Pod>(
     name: &'static str,
 ) -> Result<HashMap<&'a mut MapData, K, V>, KernelError> {
     Ok(HashMap::try_from(ebpf.map_mut(name).ok_or(KernelError::Foreign(name))?)?)
+}
+
+/// Takes an array out of the object that the agent maps into its memory.
+pub(super) fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
+    match ebpf.take_map(name) {
+        Some(aya::maps::Map::Array(data)) => Ok(data),
+        _ => Err(KernelError::Foreign(name)),
+    }
 }
 
 /// Takes a map out of the object, as the type the agent uses.

@@ -67,8 +67,8 @@ impl Tables {
         self.pairs.number(slot, |record| unsafe { addr_of_mut!((*record).tracked) }).load(Ordering::Relaxed)
     }
 
-    /// Takes a connection whose end was missed out of the books.
-    pub fn close_missed(&self, slot: u32) {
+    /// Takes a connection whose end was missed out of the books, and whether it was `displaced`.
+    pub fn close_missed(&self, slot: u32, displaced: bool) {
         if slot < self.slots() {
             // SAFETY: as in `tracked`.
             self.pairs
@@ -79,6 +79,10 @@ impl Tables {
         self.totals
             .number(0, |totals| unsafe { addr_of_mut!((*totals).tracked) })
             .fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: as in `tracked`.
+        self.totals
+            .number(0, |totals| unsafe { addr_of_mut!((*totals).displaced) })
+            .fetch_sub(displaced.into(), Ordering::Relaxed);
         // SAFETY: as in `tracked`.
         self.totals
             .number(0, |totals| unsafe { addr_of_mut!((*totals).missed_end) })

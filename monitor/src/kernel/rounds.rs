@@ -12,11 +12,11 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use finwatch_ebpf::{levels::MAX_NAMESPACES, wire::PairKey};
+use finwatch_ebpf::{levels::MAX_NAMESPACES, live, wire::PairKey};
 
 use super::{
     error::KernelError,
-    loader::{Options, host_netns, own_netns, typed},
+    loader::{Options, host_netns, own_netns, take_array, typed},
     mapped::Tables,
     missed::Missed,
     namespaces::{Facts, Home, scan},
@@ -67,9 +67,10 @@ impl Parts {
             announced: typed(ebpf, "NAMESPACES")?,
             processes: Processes::new(typed(ebpf, "PROCESSES")?),
             missed: Missed::new(
-                typed(ebpf, "CONNECTIONS")?,
+                take_array(ebpf, "CONNECTIONS")?,
+                typed(ebpf, "ELSEWHERE")?,
                 typed(ebpf, "EXCHANGES")?,
-                options.max_connections,
+                live::places(options.max_connections),
             ),
             own_only: options.own_netns_only,
         })
@@ -260,7 +261,9 @@ impl Rounds {
             None if self.gone.contains(&inode) => latest,
             None => None,
         };
-        self.parts.missed.search(&self.parts.tables, last_walk);
+        if let Err(error) = self.parts.missed.search(&self.parts.tables, last_walk) {
+            tracing::warn!(%error, "connections whose end was missed cannot be looked for");
+        }
     }
 
     fn snapshot(&mut self, begun: Instant) -> Snapshot {

@@ -61,6 +61,7 @@ fn empty() -> Histogram {
 pub(crate) fn totals() -> Totals {
     Totals {
         tracked: 11,
+        displaced: 0,
         untracked: 12,
         pairs: 13,
         folded: 14,

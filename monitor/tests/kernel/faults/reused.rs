@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapInfo};
-use finwatch_ebpf::wire::Connection;
+use aya::maps::{Array, Map, MapData, MapInfo};
+use finwatch_ebpf::wire::Tracked;
 use socket2::SockRef;
 
 use crate::harness::{
@@ -51,8 +51,8 @@ fn addresses(daemon: &Daemon) -> BTreeSet<u64> {
         info.name_as_str().is_some_and(|name| name == "CONNECTIONS")
     };
     let data = MapData::from_id(ids.find(is_named).expect("it has the map")).expect("a map of the daemon");
-    let map: HashMap<_, u64, Connection> = Map::HashMap(data).try_into().expect("its types");
-    map.keys().filter_map(Result::ok).collect()
+    let map: Array<_, Tracked> = Map::Array(data).try_into().expect("its types");
+    map.iter().map(|place| place.expect("a place").socket).filter(|socket| *socket != 0).collect()
 }
 
 fn established(scrape: &Scrape, upstream: SocketAddr, side: &str) -> f64 {
