@@ -2,15 +2,15 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
 };
 
 use crate::harness::{
-    can_run, daemon, incidents, judge,
+    can_run, incidents, judge,
     lab::{FAMILIES, Family, Lab, address, own_port},
+    look::{self, Look},
     metrics::{Scrape, Side},
     netns, process_name, trace,
 };
@@ -105,7 +105,7 @@ pub(crate) fn run(sequence: &Sequence) {
         return;
     }
     trace::start();
-    daemon::shared();
+    look::shared();
     judge(|| {
         let runs = thread::scope(|scope| {
             let runs = FAMILIES.map(|family| (family, scope.spawn(move || run_one(sequence, family))));
@@ -150,9 +150,7 @@ fn run_one(sequence: &Sequence, family: Family) -> Real {
 
 /// What is not as it should be, by family and end; empty when all is.
 fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> String {
-    let text = daemon::shared().text();
-    let by_upstream = by_upstream(&text);
-    let records = daemon::shared().incidents();
+    let look = Look::fresh();
     let name = process_name();
     let mut wrong = Vec::new();
     for (family, outcome) in runs {
@@ -164,7 +162,8 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             }
         };
         let upstream = real.upstream.to_string();
-        let lines = by_upstream.get(upstream.as_str()).map_or(&[][..], Vec::as_slice);
+        let lines = look.lines(&upstream);
+        let records = look.incidents(&upstream);
         let scrape = Scrape::parse(&lines.join("\n"));
         let remote = real.remote.to_string();
         for end in sequence.ends {
@@ -177,7 +176,7 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
                 found.push(format!("incidents are {recorded:?}, should be {anomalies:?}"));
             }
             found.extend(incidents::of_pair(&records, end.side, &upstream).flat_map(incidents::wrong));
-            let path = trace::path(end.side, real.upstream);
+            let path = look.trace().map(|trace| trace::path(trace, end.side, real.upstream));
             if path.as_ref().is_some_and(|path| *path != wanted) {
                 found.push(format!("transitions should be {wanted}"));
             }
@@ -197,34 +196,22 @@ fn differences(sequence: &Sequence, runs: &[(Family, Result<Real, String>)]) -> 
             }
         }
     }
-    wrong.extend(strangers(&by_upstream));
+    wrong.extend(strangers(&look));
     wrong.join("\n")
 }
 
-/// The lines of each upstream.
-fn by_upstream(text: &str) -> BTreeMap<&str, Vec<&str>> {
-    const LABEL: &str = "upstream=\"";
-    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for line in text.lines() {
-        let Some(at) = line.find(LABEL).map(|at| at + LABEL.len()) else { continue };
-        let upstream = line[at..].split('"').next().unwrap_or_default();
-        found.entry(upstream).or_default().push(line);
-    }
-    found
-}
-
 /// Pairs of the crafted networks at ports that no sequence uses: the two ends taken for each other.
-fn strangers(by_upstream: &BTreeMap<&str, Vec<&str>>) -> Vec<String> {
+fn strangers(look: &Look) -> Vec<String> {
     let ours = [Family::V4, Family::V6].map(|family| match address(family, 0) {
         IpAddr::V4(net) => net.to_string().trim_end_matches('0').to_owned(),
         IpAddr::V6(net) => format!("[{net}"),
     });
     let mut wrong = Vec::new();
-    for (upstream, lines) in by_upstream {
+    for upstream in look.upstreams() {
         let port = upstream.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
         let is_ours = ours.iter().any(|net| upstream.starts_with(net.as_str()));
         if is_ours && port.is_none_or(|port| !trace::PORTS.contains(&port)) {
-            wrong.push(format!("a series that must not be: {}", lines[0]));
+            wrong.push(format!("a series that must not be: {}", look.lines(upstream)[0]));
         }
     }
     wrong

@@ -147,18 +147,20 @@ impl Plan {
             program("curl", "curl", "a client of the HTTPS port");
             program("nft", "nftables", "a firewall that drops in silence, in a test's network namespace");
             program("ss", "iproute2", "what finwatch's queues are compared with");
+            program(machine::QEMU, "qemu-system-x86", "boots other kernels, emulating a processor for each");
+            program("xz", "xz-utils", "unpacks their modules");
             program("npm", "npm", "fetches what Grafana and the Prometheus operator publish as types");
         }
         if purpose.packages() {
             program("buildah", "buildah", "builds the container image without a daemon");
+        }
+        if purpose.packages() || purpose.tests() {
             program("strip", "binutils", "takes debugging symbols out of the binary");
         }
         if purpose == Purpose::FullTest {
             program("mmdebstrap", "mmdebstrap", "makes a Debian in which the package is installed");
             program("systemd-nspawn", "systemd-container", "boots it");
             program("lintian", "lintian", "judges the package");
-            program(machine::QEMU, "qemu-system-x86", "boots other kernels, emulating a processor for each");
-            program("xz", "xz-utils", "unpacks their modules");
             program(
                 "dockerd",
                 "docker.io",

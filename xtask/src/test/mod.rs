@@ -79,6 +79,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.traced("kernel tests", cargo::kernel_tests, || {
         cargo::run(&["--workspace", "--test", KERNEL, "--", "--skip", MACHINE], 30 * MINUTE)
     })?;
+    run.step("kernels", || vm::step(full))?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
     run.played("findings: nginx and Node.js", &findings::scenarios(), |wanted| {
@@ -107,7 +108,6 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
             lab::run_with_newer_nginx(&host::build_finwatch(Profile::Debug)?, wanted)
         })?;
         run.played("package life cycle", &package::SCENARIOS, package::run)?;
-        run.step("kernels", vm::step)?;
     }
     run.step("nothing left behind", || before.nothing_new().map(|()| Tally::ONE_PASSED))?;
 

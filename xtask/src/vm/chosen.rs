@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{
     image::Image,
+    machine::Processors,
     report::{Plan, Step},
 };
 use crate::{host, process, test::KERNEL};
@@ -25,30 +26,39 @@ const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 const TREES: [&str; 2] = ["/etc/nginx", "/lib/terminfo"];
 /// Under this name the guest's environment says that the kernel is a virtual machine's of its own.
 const IN_MACHINE: (&str, &str) = ("FINWATCH_TEST_VM", "1");
-/// Mostly they wait, and waiting costs nothing here.
-const THREADS: &str = "16";
+/// They share a daemon, and one look at it serves all that wait for one.
+const TOGETHER: &str = "16";
+/// Each has a daemon of its own: more at once would only make each other late.
+const APART: &str = "2";
 
-/// The short form: each sequence over each family, and of everything else what touches the kernel in a
-/// way of its own.
-const SHORT: [&str; 9] = [
-    "sequences::",
-    "adoption::old_connections_of_a_proxy",
-    "adoption::old_connections_of_an_upstream",
+/// Each over each family.
+const SEQUENCES: &str = "sequences::";
+/// The short form of everything else: what touches the kernel in a way of its own.
+const SHORT: [&str; 12] = [
+    "adoption::old_connections_of",
+    "fallbacks::without_the_iterator",
     "filters::every_hook_is_attached_whatever_is_filtered",
     "levels::every_state_of_a_proxy_v6",
     "levels::every_state_of_an_upstream_v4",
-    "ports::the_same_addresses_in_three_namespaces",
     "missed_ends::missed_ends_are_closed_in_the_books",
+    "missed_ends::the_second_program_takes_over",
+    "ports::run_out_of_10_ports",
+    "ports::the_same_addresses_in_three_namespaces",
+    "quiet_namespaces::a_namespace_of_a_thread_alone_is_found",
+    "quiet_namespaces::a_namespace_that_is_only_mounted_is_found",
     "requests::requests_are_counted_exactly",
 ];
 
 /// What runs in virtual machines only, and there by itself.
 pub(crate) const MACHINE: &str = "machine::";
+/// What of this needs two processors.
+const TWO_PROCESSORS: [&str; 2] = ["machine::interrupts::", "machine::processors::"];
 
 /// What a processor that is emulated, and a file system without accounts or units, have no part in: these run on the host.
-const NOT_HERE: [&str; 7] = [
-    // A step of its own.
+const NOT_HERE: [&str; 8] = [
+    // Steps of their own.
     MACHINE,
+    SEQUENCES,
     // Node.js takes minutes to start.
     "requests_nginx::",
     // Twenty thousand connections each: counted on the host.
@@ -130,28 +140,53 @@ impl Built {
         Ok(image)
     }
 
-    /// The guest tests. Only tests whose names hold `only` run, where that is given.
-    pub(super) fn tests(&self, extent: Extent, only: Option<&str>) -> Plan {
-        let tests = match (only, extent) {
-            (Some(only), _) => words(&[only]),
-            (None, Extent::Short) => words(&SHORT),
-            (None, Extent::All) => {
-                NOT_HERE.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]).collect()
-            }
+    /// The guests test. Only tests whose names hold `only` run, where that is given.
+    pub(super) fn tests(&self, extent: Extent, only: Option<&str>) -> Vec<Boot> {
+        let of = |name: &str, threads: &str, tests: Vec<String>| {
+            step(name, &self.test, [words(&["--test-threads", threads]), tests].concat())
         };
-        let together = [words(&["--color", "never", "--test-threads", THREADS]), tests].concat();
-        let alone = only.filter(|only| only.starts_with(MACHINE)).unwrap_or(MACHINE);
-        let alone = words(&["--color", "never", "--test-threads", "1", alone]);
-        let mut tests = vec![step(TESTS, &self.test, together), step(ALONE, &self.test, alone)];
+        let others = match extent {
+            Extent::Short => words(&SHORT),
+            Extent::All => skip(&NOT_HERE),
+        };
+        let alone = [words(&[only.unwrap_or(MACHINE)]), skip(&TWO_PROCESSORS)].concat();
+        let two = match only {
+            Some(only) if !MACHINE.starts_with(only) => words(&[only]),
+            _ => words(&TWO_PROCESSORS),
+        };
+        let one = |steps: Vec<Step>| boot(Processors::One, steps);
+        let (alone, two) = (of(ALONE, "1", alone), boot(Processors::Two, vec![of(TWO, "1", two)]));
         // Where only some tests are wanted, they are of the one kind or of the other.
-        tests.retain(|step| only.is_none_or(|only| only.starts_with(MACHINE) == (step.name == ALONE)));
-        plan(tests)
+        match only {
+            None => {
+                let sequences = of(SEQUENCES_STEP, TOGETHER, words(&[SEQUENCES]));
+                vec![one(vec![sequences, of(OTHERS, APART, others), alone]), two]
+            }
+            Some(only) if TWO_PROCESSORS.iter().any(|name| only.starts_with(name)) => vec![two],
+            Some(only) if MACHINE.starts_with(only) => vec![one(vec![alone]), two],
+            Some(only) if only.starts_with(MACHINE) => vec![one(vec![alone])],
+            Some(only) => vec![one(vec![of(OTHERS, APART, words(&[only]))])],
+        }
     }
 
     /// The guest only tells what its kernel offers.
-    pub(super) fn look(&self) -> Plan {
-        plan(vec![step(CHECK, &self.finwatch, words(&["check", "--json"]))])
+    pub(super) fn look(&self) -> Boot {
+        boot(Processors::One, vec![step(CHECK, &self.finwatch, words(&["check", "--json"]))])
     }
+}
+
+/// A machine that is to be booted.
+pub(super) struct Boot {
+    pub(super) processors: Processors,
+    pub(super) plan: Plan,
+}
+
+fn boot(processors: Processors, steps: Vec<Step>) -> Boot {
+    Boot { processors, plan: plan(steps) }
+}
+
+fn skip(names: &[&str]) -> Vec<String> {
+    names.iter().flat_map(|name| words(&["--skip", name])).collect()
 }
 
 fn plan(steps: Vec<Step>) -> Plan {
@@ -181,10 +216,14 @@ fn words(words: &[&str]) -> Vec<String> {
 
 /// The step that tells what the kernel offers.
 pub(super) const CHECK: &str = "check";
-/// The step that tests.
-pub(super) const TESTS: &str = "tests";
-/// The step of those tests that set the machine's clock, one after the other.
+/// The step of the sequences.
+pub(super) const SEQUENCES_STEP: &str = "sequences";
+/// The step of everything else.
+pub(super) const OTHERS: &str = "others";
+/// The step of those tests that change the machine, one after the other.
 pub(super) const ALONE: &str = "alone";
+/// The step of those of them that need two processors.
+pub(super) const TWO: &str = "two-processors";
 
 /// Where cargo says that it has put a program.
 fn executable(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {

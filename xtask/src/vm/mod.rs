@@ -21,10 +21,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::{
-    chosen::{ALONE, Built, CHECK, Extent, TESTS},
+    chosen::{ALONE, Boot, Built, CHECK, Extent, OTHERS, SEQUENCES_STEP, TWO},
     image::Image,
     machine::Machine,
-    report::{PLAN, Plan, Report},
+    report::{PLAN, Report},
     stock::Stock,
     suites::{Offer, Suites, missing, series_and_newest},
 };
@@ -51,8 +51,8 @@ pub(crate) struct Args {
     /// Only tests whose names hold this text
     #[arg(long, value_name = "TEXT")]
     test: Option<String>,
-    /// Writes docs/kernels.md from what `finwatch check` finds on every kernel, and tests nothing
-    #[arg(long, conflicts_with_all = ["kernel", "all", "test"])]
+    /// Writes docs/kernels.md from what `finwatch check` finds on every kernel; with --all, also which tests have passed there
+    #[arg(long, conflicts_with_all = ["kernel", "test"])]
     document: bool,
     /// Lists the kernels that there are, and runs nothing
     #[arg(long)]
@@ -77,15 +77,34 @@ impl Outcome {
     fn failed(suite: &'static str, version: &str, told: String) -> Self {
         Self { suite, version: version.to_owned(), tally: Tally::ONE_FAILED, report: Report::default(), told }
     }
+
+    /// Takes in what a machine told of these steps.
+    fn judge<'a>(&mut self, steps: impl Iterator<Item = &'a str>, report: Report, machine: &Machine) {
+        if report.release.is_none() {
+            self.told = format!("{}it has not come up:\n{}", self.told, machine.last_words());
+        }
+        for name in steps {
+            let (status, output) = report.step(name);
+            if status.is_none() {
+                let words = machine.last_words();
+                self.told = format!("{}{name} has not come to its end:\n{output}{words}", self.told);
+            } else if name == CHECK {
+                self.tally = self.tally + Tally::ONE_PASSED;
+            } else if [SEQUENCES_STEP, OTHERS, ALONE, TWO].contains(&name) {
+                let counted = output.lines().find_map(result);
+                self.tally = self.tally + counted.unwrap_or_default();
+                if status != Some(0) || counted.is_none() {
+                    self.told = format!("{}{output}", self.told);
+                }
+            }
+        }
+        self.report.add(report);
+    }
 }
 
 /// `cargo xtask vm`.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
-    for (program, package) in [(machine::QEMU, "qemu-system-x86"), ("xz", "xz-utils"), ("strip", "binutils")]
-    {
-        ensure!(host::find_program(program).is_some(), "{program} is missing: install {package}");
-    }
     let suites = Suites::read(directory().join("apt"))?;
     let (offers, lost) = offers(&suites);
     let chosen = match (args.kernel.as_slice(), args.all || args.document) {
@@ -101,25 +120,31 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     }
     let extent = if args.all { Extent::All } else { Extent::Short };
     let lost = if args.kernel.is_empty() { lost } else { Vec::new() };
-    let plan = |built: &Built| {
-        if args.document { built.look() } else { built.tests(extent, args.test.as_deref()) }
+    let boots = |built: &Built| {
+        let tests = (args.all || !args.document).then(|| built.tests(extent, args.test.as_deref()));
+        args.document.then(|| built.look()).into_iter().chain(tests.into_iter().flatten()).collect()
     };
-    let outcomes = run_on(&suites, &chosen, plan, lost)?;
+    let outcomes = run_on(&suites, &chosen, boots, lost)?;
     let total = outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally);
     if args.document {
-        ensure!(total.failed == 0, "docs/kernels.md is written only where every kernel has come up");
+        ensure!(total.failed == 0, "docs/kernels.md is written only where every test has passed");
         document::write(&outcomes)?;
     }
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The step of `cargo xtask test`: the short form.
-pub(crate) fn step() -> Result<Tally> {
+/// The step of `cargo xtask test`: the short form, or every kernel and every test.
+pub(crate) fn step(full: bool) -> Result<Tally> {
     let suites = Suites::read(directory().join("apt"))?;
-    let chosen = series_and_newest(&offers(&suites).0);
-    let missing = missing(&chosen).into_iter();
-    let lost = missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned()));
-    let outcomes = run_on(&suites, &chosen, |built| built.tests(Extent::Short, None), lost.collect())?;
+    let (offers, lost) = offers(&suites);
+    let (chosen, lost, extent) = if full {
+        (offers, lost, Extent::All)
+    } else {
+        let missing = missing(&offers).into_iter();
+        let lost = missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned()));
+        (series_and_newest(&offers), lost.collect(), Extent::Short)
+    };
+    let outcomes = run_on(&suites, &chosen, |built| built.tests(extent, None), lost)?;
     Ok(outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally))
 }
 
@@ -155,13 +180,13 @@ fn chosen(offers: &[Offer], names: &[String]) -> Result<Vec<Offer>> {
 fn run_on(
     suites: &Suites,
     offers: &[Offer],
-    plan: impl FnOnce(&Built) -> Plan,
+    boots: impl FnOnce(&Built) -> Vec<Boot>,
     lost: Vec<Outcome>,
 ) -> Result<Vec<Outcome>> {
     let programs = directory().join("programs");
     fs::create_dir_all(&programs).context("making a directory for programs")?;
     let built = Built::new()?;
-    let (image, plan) = (built.image(&programs)?, plan(&built));
+    let (image, boots) = (built.image(&programs)?, boots(&built));
     for outcome in &lost {
         tell(outcome, Duration::ZERO);
     }
@@ -173,7 +198,7 @@ fn run_on(
                 let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
                 while let Some(offer) = next() {
                     let since = Instant::now();
-                    let outcome = one(suites, offer, &image, &plan).unwrap_or_else(|error| {
+                    let outcome = one(suites, offer, &image, &boots).unwrap_or_else(|error| {
                         Outcome::failed(offer.suite, &offer.version, format!("{error:#}"))
                     });
                     tell(&outcome, since.elapsed());
@@ -190,48 +215,37 @@ fn run_on(
     Ok(outcomes)
 }
 
-/// Boots one kernel and runs the plan on it.
-fn one(suites: &Suites, offer: &Offer, image: &Image, plan: &Plan) -> Result<Outcome> {
+/// Boots one kernel as often as there are plans, and runs them on it.
+fn one(suites: &Suites, offer: &Offer, image: &Image, boots: &[Boot]) -> Result<Outcome> {
     let stock = Stock::get(suites, offer, &directory().join("kernels"))
         .with_context(|| format!("the kernel {} of {} cannot be fetched", offer.version, offer.suite))?;
-    let mut image = image.clone();
-    for module in &stock.modules {
-        let name = module.file_name().context("a module's name")?;
-        image.copy(&PathBuf::from(guest::MODULES).join(name), module);
-    }
-    image.text(PLAN.as_ref(), serde_json::to_string(plan).context("writing the plan")?);
-    let machine = Machine::new(directory().join("machines").join(offer.suite))?;
-    image.write(&machine.image())?;
-    let report = machine.run(&stock.kernel, LIMIT)?;
-    fs::remove_file(machine.image()).context("removing what was booted")?;
-    Ok(judge(offer, plan, report, &machine))
-}
-
-fn judge(offer: &Offer, plan: &Plan, report: Report, machine: &Machine) -> Outcome {
-    let mut tally = Tally::default();
-    let mut told = String::new();
-    if report.release.is_none() {
-        told = format!("it has not come up:\n{}", machine.last_words());
-    }
-    for name in plan.steps.iter().map(|step| step.name.as_str()) {
-        let (status, output) = report.step(name);
-        if status.is_none() {
-            told = format!("{told}{name} has not come to its end:\n{output}{}", machine.last_words());
-        } else if [TESTS, ALONE].contains(&name) {
-            let counted = output.lines().find_map(result);
-            tally = tally + counted.unwrap_or_default();
-            if status != Some(0) || counted.is_none() {
-                told = format!("{told}{output}");
-            }
-        } else if name == CHECK {
-            tally = tally + Tally::ONE_PASSED;
+    let mut outcome = Outcome {
+        suite: offer.suite,
+        version: offer.version.clone(),
+        tally: Tally::default(),
+        report: Report::default(),
+        told: String::new(),
+    };
+    for Boot { processors, plan } in boots {
+        let mut image = image.clone();
+        for module in &stock.modules {
+            let name = module.file_name().context("a module's name")?;
+            image.copy(&PathBuf::from(guest::MODULES).join(name), module);
         }
+        image.text(PLAN.as_ref(), serde_json::to_string(plan).context("writing the plan")?);
+        let place = directory().join("machines").join(offer.suite).join(processors.name());
+        let machine = Machine::new(place)?;
+        image.write(&machine.image())?;
+        let report = machine.run(&stock.kernel, *processors, LIMIT)?;
+        fs::remove_file(machine.image()).context("removing what was booted")?;
+        let names = plan.steps.iter().map(|step| step.name.as_str());
+        outcome.judge(names, report, &machine);
     }
     // What did not come to its end, and tests none of which ran, count as one failure.
-    if tally.failed == 0 && (!told.is_empty() || tally.passed == 0) {
-        tally.failed = 1;
+    if outcome.tally.failed == 0 && (!outcome.told.is_empty() || outcome.tally.passed == 0) {
+        outcome.tally.failed = 1;
     }
-    Outcome { suite: offer.suite, version: offer.version.clone(), tally, report, told }
+    Ok(outcome)
 }
 
 fn tell(outcome: &Outcome, took: Duration) {

@@ -74,6 +74,12 @@ impl Report {
         report
     }
 
+    /// Takes in what another machine with the same kernel has told.
+    pub(super) fn add(&mut self, other: Self) {
+        self.release = self.release.take().or(other.release);
+        self.steps.extend(other.steps);
+    }
+
     /// What a step printed, and how it ended; nothing of one that did not begin.
     pub(super) fn step(&self, name: &str) -> (Option<i32>, &str) {
         let step = self.steps.iter().find(|step| step.0 == name);

@@ -13,7 +13,7 @@ const SERIES: [&str; 3] = ["5.10", "6.1", "6.12"];
 /// Depends on the suite's newest kernel for virtual machines.
 const NEWEST: &str = "linux-image-cloud-amd64";
 /// What a kernel is made of; from 6.19 on in several packages.
-const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+const PARTS: [&str; 4] = ["linux-image-", "linux-base-", "linux-binary-", "linux-modules-"];
 
 /// What the suites offer.
 pub(super) struct Suites {
@@ -128,6 +128,6 @@ mod tests {
     fn a_kernel_in_parts_is_put_together() {
         let text = "Package: linux-image-7.3\nDepends: dracut | initramfs-tools, linux-base-7.3 (= 7.3-1), \
                     linux-binary-7.3 (= 7.3-1), linux-modules-7.3\nSHA256: 12";
-        assert_eq!(parts(text), ["linux-binary-7.3=7.3-1", "linux-modules-7.3"]);
+        assert_eq!(parts(text), ["linux-base-7.3=7.3-1", "linux-binary-7.3=7.3-1", "linux-modules-7.3"]);
     }
 }

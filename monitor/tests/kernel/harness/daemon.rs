@@ -5,9 +5,9 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::{net::UnixStream, process::CommandExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -38,26 +38,6 @@ pub(crate) struct Daemon {
     /// Its run directory; its output is in `output` there.
     pub(crate) directory: Arc<TempDir>,
     ended: Mutex<mpsc::Receiver<ExitStatus>>,
-}
-
-/// The one that all sequences share.
-pub(crate) fn shared() -> &'static Daemon {
-    static SHARED: OnceLock<Daemon> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let daemon = Daemon::start(&["--incidents-per-second", "1000000"]);
-        remove_in_the_end(daemon.directory.path());
-        daemon
-    })
-}
-
-/// Removes the directory when this process has ended: nothing static is dropped, so another process waits for that.
-fn remove_in_the_end(directory: &Path) {
-    let mut command = Command::new("sh");
-    command.args(["-c", "tail --pid=\"$1\" --follow /dev/null; exec rm -r \"$0\""]);
-    command.arg(directory).arg(std::process::id().to_string());
-    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Nobody waits for it: it outlives this process.
-    drop(quiet.spawn().expect("a shell starts"));
 }
 
 /// A port nobody listens on.
@@ -190,19 +170,15 @@ impl Daemon {
 
     /// The incidents it has written, by number; panics where a whole line is no record.
     pub(crate) fn incidents(&self) -> Vec<IncidentRecord> {
+        records(self.incident_lines().lines())
+    }
+
+    /// The whole lines of the files it has written incidents to.
+    pub(crate) fn incident_lines(&self) -> String {
         let texts =
             self.incident_files().into_iter().map(|file| fs::read_to_string(file).unwrap_or_default());
-        let mut records: Vec<IncidentRecord> = texts
-            .flat_map(|text| {
-                // The last line may just be being written.
-                let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole).to_owned();
-                let record =
-                    |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                whole.lines().map(record).collect::<Vec<_>>()
-            })
-            .collect();
-        records.sort_by_key(|record| record.id);
-        records
+        // The last line may just be being written.
+        texts.map(|text| text[..text.rfind('\n').map_or(0, |end| end + 1)].to_owned()).collect()
     }
 
     /// The exposition.
@@ -285,6 +261,14 @@ pub(crate) fn refuse_iterators(command: &mut Command) {
 
 fn die_with_parent() -> std::io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
+}
+
+/// The incidents of these lines, by number; panics where one is no record.
+pub(crate) fn records<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<IncidentRecord> {
+    let record = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let mut records: Vec<IncidentRecord> = lines.map(record).collect();
+    records.sort_by_key(|record| record.id);
+    records
 }
 
 /// One HTTP request; `None` while nobody answers.

@@ -7,6 +7,7 @@ pub(crate) mod detach;
 pub(crate) mod gate;
 pub(crate) mod incidents;
 pub(crate) mod lab;
+pub(crate) mod look;
 pub(crate) mod metrics;
 pub(crate) mod netns;
 pub(crate) mod nginx;

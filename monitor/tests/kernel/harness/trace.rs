@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::OnceLock,
 };
 
@@ -34,27 +34,34 @@ const STATES: [&str; 12] = [
     "TCP_NEW_SYN_RECV",
 ];
 
-/// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`;
-/// `None` where the kernel offers no tracefs, or events were lost.
-pub(crate) fn path(side: Side, upstream: SocketAddr) -> Option<String> {
-    let tracing = TRACING
-        .get_or_init(|| {
-            let tracing = tracing();
-            if tracing.is_none() {
-                eprintln!("no tracefs here: transitions are not compared");
-            }
-            tracing
-        })
-        .as_ref()?;
-    let trace = tracing.text()?;
-    let steps: Vec<String> = trace.lines().filter_map(|line| step(line, side, upstream)).collect();
-    Some(steps.join(" "))
+/// All that has been traced; `None` where the kernel offers no tracefs, or events were lost.
+pub(crate) fn text() -> Option<String> {
+    let tracing = TRACING.get_or_init(|| {
+        let tracing = tracing();
+        if tracing.is_none() {
+            eprintln!("no tracefs here: transitions are not compared");
+        }
+        tracing
+    });
+    tracing.as_ref()?.text()
+}
+
+/// The transitions and resets of the sockets of `side` whose upstream has this port, in order: `7->2 2->1 RST-in 1->7`.
+pub(crate) fn path(trace: &str, side: Side, upstream: SocketAddr) -> String {
+    let port = upstream.port().to_string();
+    let lines = trace.lines().filter(|line| line.contains(&port));
+    lines.filter_map(|line| step(line, side, upstream)).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether this kernel traces resets it sends without a full socket, as for a closed port or a timewait mini-socket: from
 /// 6.10 on. Where it does not, nobody can see them, and what the tables mark with `?` is not expected.
 pub(crate) fn traces_all_resets() -> bool {
     version() >= (6, 10)
+}
+
+/// Whether it traces what is sent and received by each call: from 6.3 on.
+pub(crate) fn traces_lengths() -> bool {
+    version() >= (6, 3)
 }
 
 /// The running kernel's.
@@ -66,7 +73,7 @@ pub(crate) fn version() -> (u32, u32) {
 
 /// Starts tracing; must come before the first socket.
 pub(crate) fn start() {
-    drop(path(Side::Proxy, (Ipv4Addr::UNSPECIFIED, 0).into()));
+    drop(text());
 }
 
 /// What the calling thread does is not traced from now on, where tracing has been started: resets that are sent cannot be told by their ports, and a storm
