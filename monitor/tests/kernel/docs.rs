@@ -1,6 +1,8 @@
-//! docs/sequences.md is this table, printed.
+//! docs/sequences.md is this table, printed; docs/kernels.md has every hook.
 
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
+
+use finwatch::kernel::hooks::Hook;
 
 use crate::{harness::metrics::expand, sequence::Sequence, sequences};
 
@@ -38,6 +40,19 @@ fn docs_name_neighbours_that_exist() {
     assert_eq!(names.len(), sequences::all().count(), "two sequences of one name");
     for sequence in sequences::all() {
         assert!(names.contains(sequence.near), "{}: no neighbour {}", sequence.name, sequence.near);
+    }
+}
+
+#[test]
+fn kernels_are_told_of_by_hook() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+    let text = fs::read_to_string(path).expect("`cargo xtask vm --document` writes docs/kernels.md");
+    for hook in Hook::all() {
+        assert!(text.contains(&format!("`{}`", hook.name)), "no word of {}", hook.name);
+    }
+    let kernels = text.lines().find(|line| line.starts_with('|')).expect("a table");
+    for series in ["5.10.", "6.1.", "6.12.", "7."] {
+        assert!(kernels.contains(&format!("| {series}")), "no kernel {series}");
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) enum Processors {
     /// The clock follows the instructions that were carried out, a thousand million a second, and skips whatever time nothing
     /// is to be done in: waiting costs nothing, and a busy host makes nothing late.
     One,
-    /// By the host's clock, with two network cards: with the other clock QEMU up to 8.0 lets a busy processor starve the next.
+    /// By the host's clock, with two network cards: with the other clock QEMU 7.2 lets a busy processor starve the next.
     Two,
 }
 
