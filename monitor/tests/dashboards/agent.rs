@@ -67,12 +67,17 @@ fn sight() -> Vec<Panel> {
             "handed over: told to the agent one by one. lost: the ring buffer was full. held back: more per pair and \
              second than the limit lets through. Counters stay exact in each case; lost for long means the agent gets \
              too little CPU: look at CPUQuota= and CPUWeight=. not written: the file of --incident-file; look at the \
-             disk.",
+             disk. no backend: with --conntrack the kernel does not say who answered behind a service's address; \
+             finwatch check tells why.",
         )
         .query("rate(finwatch_incidents_total{HOST}[RATE])", "{{instance}} handed over")
         .query("rate(finwatch_incidents_lost_total{HOST}[RATE])", "{{instance}} lost")
         .query("rate(finwatch_incidents_limited_total{HOST}[RATE])", "{{instance}} held back")
-        .query("rate(finwatch_incident_file_errors_total{HOST}[RATE])", "{{instance}} not written"),
+        .query("rate(finwatch_incident_file_errors_total{HOST}[RATE])", "{{instance}} not written")
+        .query(
+            "rate(finwatch_conntrack_lookups_total{HOST,result=\"failed\"}[RATE])",
+            "{{instance}} no backend",
+        ),
         Panel::lines(
             "Resets without a connection",
             "cps",

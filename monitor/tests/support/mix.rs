@@ -10,7 +10,7 @@ use finwatch::{
     model::{
         labels::ProcessFilter,
         levels::{PairLevel, Snapshot},
-        source::{HistogramId, LevelSource, PairSource},
+        source::{AgentSource, AgentState, HistogramId, LevelSource, PairSource},
     },
 };
 use finwatch_ebpf::{
@@ -25,6 +25,15 @@ use crate::support::{Agent, Units, proxy_key, totals};
 const HOUR: Duration = Duration::from_hours(1);
 /// What everything has counted at the start.
 const COUNTED: u64 = 123_456;
+
+/// An agent as it is unless more is asked of it.
+struct Usual;
+
+impl AgentSource for Usual {
+    fn state(&self) -> AgentState {
+        AgentState { lookups: Vec::new(), ..Agent.state() }
+    }
+}
 
 /// What has happened to a pair, and which states its sockets were ever in.
 pub(crate) struct Mix {
@@ -74,7 +83,7 @@ pub(crate) fn exporter(mix: &'static Mix, pairs: u32, begun: Instant) -> Exporte
         namespaces: Vec::new(),
     };
     let source = Arc::new(Pairs { mix, count: pairs, begun });
-    Exporter::new(source, Arc::new(Units), Arc::new(Agent), ProcessFilter::default())
+    Exporter::new(source, Arc::new(Units), Arc::new(Usual), ProcessFilter::default())
         .with_levels(Arc::new(Levels(Arc::new(snapshot))), 0)
 }
 

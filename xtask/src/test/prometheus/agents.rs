@@ -67,7 +67,8 @@ impl Agents {
         let small = Daemon::private_with(binary, &[&BOUNDS[..], &watched].concat())?;
         let config = NamedTempFile::new().context("a configuration")?;
         fs::write(config.path(), NAMES).context("the configuration")?;
-        let flags = ["--config", config.path().to_str().context("a path in UTF-8")?];
+        // What only this flag shows is shown, too.
+        let flags = ["--conntrack", "--config", config.path().to_str().context("a path in UTF-8")?];
         let refusal = refusal()?;
         let degraded = Daemon::private_changed(binary, &[&flags[..], &watched].concat(), |command| {
             refuse(command, refusal);
