@@ -14,7 +14,7 @@ use crate::{
         daemon::Daemon,
         metrics::{Scrape, Side},
         netns,
-        reference::{FRESH, assert_count, fresh, ss, untraced_port},
+        reference::{FRESH, assert_count, fresh, netns_name, ss, untraced_port},
         traffic::{listen, local, open_and_close, pair},
         until,
     },
@@ -60,7 +60,8 @@ fn assert_still(daemon: &Daemon, still: SocketAddr, churned: &AtomicUsize) {
             }
         }
         let address = still.to_string();
-        let held = [("netns", "host"), ("upstream", address.as_str())];
+        let netns = netns_name();
+        let held = [("netns", netns.as_str()), ("upstream", address.as_str())];
         assert_count("ports held", scrape.sum("finwatch_ephemeral_ports_used", &held), 39);
     }
 }

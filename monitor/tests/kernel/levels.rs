@@ -17,7 +17,7 @@ use crate::harness::{
     lab::{Connection, Family, Lab, QUIET, own_port},
     metrics::{Scrape, Side},
     netns,
-    reference::{FRESH, Row, STATES, assert_count, fresh, ss},
+    reference::{FRESH, Row, STATES, assert_count, fresh, netns_name, ss},
     traffic::{local, pair},
     until,
 };
@@ -279,7 +279,8 @@ pub(crate) fn queues(start: fn(&[&str]) -> Daemon) {
                 let row = rows.iter().find(|row| row.local == address).expect("ss lists the listener");
                 assert_eq!((row.received, row.sent), (u32::from(wait - taken), 9), "ss, {address}");
                 let upstream = address.to_string();
-                let labels = [("netns", "host"), ("upstream", upstream.as_str())];
+                let netns = netns_name();
+                let labels = [("netns", netns.as_str()), ("upstream", upstream.as_str())];
                 let value = |name: &str| {
                     assert_eq!(scrape.matching(name, &labels).count(), 1, "{name} of {upstream}");
                     scrape.sum(name, &labels)
@@ -340,7 +341,8 @@ pub(crate) fn wildcards(start: fn(&[&str]) -> Daemon) {
             let row = rows.iter().find(|row| row.local.port() == address.port()).expect("ss lists it");
             assert_eq!(usize::try_from(row.received), Ok(waiting), "ss, {address}");
             let upstream = address.to_string();
-            let labels = [("netns", "host"), ("upstream", upstream.as_str())];
+            let netns = netns_name();
+            let labels = [("netns", netns.as_str()), ("upstream", upstream.as_str())];
             assert_count("length", scrape.sum("finwatch_accept_queue_length", &labels), waiting);
             assert_count("limit", scrape.sum("finwatch_accept_queue_limit", &labels), 32);
             for ip in reached {

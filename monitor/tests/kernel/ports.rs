@@ -17,7 +17,7 @@ use crate::harness::{
     lab::set_option,
     metrics::Scrape,
     netns, process_name,
-    reference::{FRESH, Resident, assert_count, fresh, netns_inode, untraced_port},
+    reference::{FRESH, Resident, assert_count, fresh, netns_inode, netns_name, untraced_port},
     traffic::{listen, local},
 };
 
@@ -130,12 +130,12 @@ fn run_out_toward(host: IpAddr, ports: u16, start: fn(&[&str]) -> Daemon) {
             upstream.exhaust(None);
             assert_eq!(upstream.held.len(), usize::from(ports), "every port is taken");
             let scrape = fresh(&daemon);
-            assert_used(upstream.address, &scrape, ("host", &host.to_string()), ports.into(), ports);
+            assert_used(upstream.address, &scrape, (&netns_name(), &host.to_string()), ports.into(), ports);
             assert_refused(upstream.address, &scrape, round * TOO_MANY);
             assert_eq!(upstream.refused, round * TOO_MANY);
             upstream.reset();
             let scrape = fresh(&daemon);
-            assert_used(upstream.address, &scrape, ("host", &host.to_string()), 0, ports);
+            assert_used(upstream.address, &scrape, (&netns_name(), &host.to_string()), 0, ports);
             assert_refused(upstream.address, &scrape, round * TOO_MANY);
         }
     });
@@ -195,16 +195,16 @@ pub(crate) fn reserved_ports(start: fn(&[&str]) -> Daemon) {
             bound.push((socket, upstream.listener.accept().expect("a connection")));
         }
         let scrape = fresh(&daemon);
-        assert_used(upstream.address, &scrape, ("host", "127.0.0.1"), 14, 14);
+        assert_used(upstream.address, &scrape, (&netns_name(), "127.0.0.1"), 14, 14);
         assert_refused(upstream.address, &scrape, TOO_MANY);
         let address = upstream.address.to_string();
         let labels = [("side", "proxy"), ("upstream", address.as_str()), ("state", "established")];
         assert_count("all sockets", scrape.sum("finwatch_sockets", &labels), 16);
         set_range(40);
-        assert_used(upstream.address, &fresh(&daemon), ("host", "127.0.0.1"), 14, 34);
+        assert_used(upstream.address, &fresh(&daemon), (&netns_name(), "127.0.0.1"), 14, 34);
         netns::sysctl("ipv4/ip_local_reserved_ports", "\n");
         // The bound one inside the range now counts.
-        assert_used(upstream.address, &fresh(&daemon), ("host", "127.0.0.1"), 15, 40);
+        assert_used(upstream.address, &fresh(&daemon), (&netns_name(), "127.0.0.1"), 15, 40);
         drop(bound);
     });
 }
@@ -229,7 +229,7 @@ fn sources_and_destinations_share_ports() {
         let scrape = fresh(&daemon);
         for destination in &destinations {
             for source in sources {
-                assert_used(destination.address, &scrape, ("host", &source.to_string()), 10, 10);
+                assert_used(destination.address, &scrape, (&netns_name(), &source.to_string()), 10, 10);
             }
             assert_refused(destination.address, &scrape, 2 * TOO_MANY);
         }
@@ -237,7 +237,7 @@ fn sources_and_destinations_share_ports() {
         let scrape = fresh(&daemon);
         for (destination, used) in destinations.iter().zip([0, 10]) {
             for source in sources {
-                assert_used(destination.address, &scrape, ("host", &source.to_string()), used, 10);
+                assert_used(destination.address, &scrape, (&netns_name(), &source.to_string()), used, 10);
             }
         }
     });

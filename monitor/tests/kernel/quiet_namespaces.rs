@@ -17,7 +17,7 @@ use crate::harness::{
     lab::QUIET,
     metrics::Scrape,
     netns,
-    reference::{FRESH, Resident, assert_count, fresh, netns_inode, untraced_port},
+    reference::{FRESH, Resident, assert_count, fresh, netns_inode, netns_name, untraced_port},
     traffic::{listen, local, pair},
     until,
 };
@@ -70,7 +70,7 @@ fn readers_share_a_snapshot() {
         // Each scrape is traffic here, and yet none but the first reading, that of the adoption, is made.
         let counts: Vec<f64> = thread::scope(|scope| {
             let readers: Vec<_> =
-                (0..READERS).map(|_| scope.spawn(|| walks(&daemon.scrape(), "host"))).collect();
+                (0..READERS).map(|_| scope.spawn(|| walks(&daemon.scrape(), &netns_name()))).collect();
             readers.into_iter().map(|reader| reader.join().expect("a scrape")).collect()
         });
         for count in counts {

@@ -5,7 +5,7 @@ use crate::harness::{
     daemon::Daemon,
     metrics::Scrape,
     netns, process_name,
-    reference::{FRESH, assert_count, fresh, ss, untraced_port},
+    reference::{FRESH, assert_count, fresh, netns_name, ss, untraced_port},
     traffic::{listen, local, open_and_close},
 };
 
@@ -54,10 +54,11 @@ pub(crate) fn active_closes(start: fn(&[&str]) -> Daemon) {
             let own = [&labels[..], &[("side", "proxy"), ("proxy", name.as_str())]].concat();
             assert_count("level of our process", scrape.sum("finwatch_sockets", &own), listed);
             assert_count("level of anybody", scrape.sum("finwatch_sockets", &labels), listed);
-            let ports = [("netns", "host"), ("src", "127.0.0.1"), ("upstream", upstream.as_str())];
+            let netns = netns_name();
+            let ports = [("netns", netns.as_str()), ("src", "127.0.0.1"), ("upstream", upstream.as_str())];
             assert_count("ports held", scrape.sum("finwatch_ephemeral_ports_used", &ports), listed);
         }
-        let overflow = scrape.sum("finwatch_time_wait_overflow_total", &[("netns", "host")]);
+        let overflow = scrape.sum("finwatch_time_wait_overflow_total", &[("netns", netns_name().as_str())]);
         assert_count("without room", overflow, 0);
     });
 }
@@ -82,7 +83,8 @@ fn no_room_in_time_wait() {
         let labels = [("side", "proxy"), ("upstream", upstream.as_str()), ("state", "time_wait")];
         assert_count("level", scrape.sum("finwatch_sockets", &labels), listed);
         assert!(listed <= ROOM + 1, "no more than the namespace may hold: {listed}");
-        let own = [("netns", "host")];
+        let netns = netns_name();
+        let own = [("netns", netns.as_str())];
         assert_count("limit", scrape.sum("finwatch_time_wait_limit", &own), ROOM);
         let overflow = scrape.sum("finwatch_time_wait_overflow_total", &own);
         assert!(overflow >= 1.0, "the kernel's own count is shown: {overflow}");

@@ -100,6 +100,13 @@ pub(crate) fn netns_inode() -> u64 {
     metadata("/proc/thread-self/ns/net").expect("/proc is mounted").st_ino()
 }
 
+/// What the daemon calls that namespace: the host's is that of the first process or, where this cannot be read, its own.
+pub(crate) fn netns_name() -> String {
+    let own = netns_inode();
+    let host = metadata("/proc/1/ns/net").map_or(own, |host| host.st_ino());
+    if own == host { "host".to_owned() } else { own.to_string() }
+}
+
 const NOBODY: u32 = 65_534;
 
 /// A process in the calling thread's namespace: by it everybody finds the namespace, as they find a container.
