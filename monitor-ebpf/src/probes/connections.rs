@@ -159,8 +159,9 @@ pub fn forget(sk: Common, record: *mut PairRecord) {
     unsafe { add(addr_of_mut!((*record).tracked), MINUS_ONE) };
 }
 
-/// Ends the tracking of a connection of which what a late reset or a mini-socket needs is kept. A reset of ours that follows at once is certain to find it; the table
-/// for what comes later is bounded in another way: two CPUs that write one entry at once leave none.
+/// Ends the tracking of a connection, and keeps what a late reset or a mini-socket needs of it. A reset of ours that follows
+/// at once is certain to find it; the table for what comes later is bounded in another way: two CPUs that write one entry at
+/// once leave none.
 #[inline(never)]
 pub fn remember(
     sk: Common,

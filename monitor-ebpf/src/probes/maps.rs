@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use finwatch_ebpf::{
     levels::{
@@ -92,9 +92,9 @@ pub static PAIRS: Array<PairRecord> = Array::with_max_entries(SET_BY_AGENT, BPF_
 #[map]
 pub static PAIR_INDEX: HashMap<PairKey, u32> = HashMap::with_max_entries(SET_BY_AGENT, 0);
 
-/// Slots of [`PAIRS`] to hand out.
+/// Slots of [`PAIRS`] to hand out. The last that came back goes first: its record is in memory already.
 #[map]
-pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(SET_BY_AGENT, 0);
+pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(SET_BY_AGENT, 0);
 
 /// How many slots each owner has taken; the agent maps it into its memory.
 #[map]

@@ -170,7 +170,7 @@ impl Pair {
     #[inline(always)]
     fn lost_race(&self, slot: u32) -> u32 {
         mark(slot, SLOT_FREE);
-        // A full queue is impossible: it has room for every slot.
+        // A full stack is impossible: it has room for every slot.
         let _ = FREE_SLOTS.push(slot, 0);
         // SAFETY: as in `slot`.
         match unsafe { PAIR_INDEX.get(&self.key) } {

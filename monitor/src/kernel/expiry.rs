@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, MapData, Queue};
+use aya::maps::{HashMap, MapData, Stack};
 use finwatch_ebpf::wire::{FIRST_FREE_SLOT, PairKey};
 
 use super::mapped::Tables;
@@ -28,7 +28,7 @@ const NOEXIST: u64 = 1;
 pub struct Expiry {
     tables: Arc<Tables>,
     index: HashMap<MapData, PairKey, u32>,
-    free: Queue<MapData, u32>,
+    free: Stack<MapData, u32>,
     /// When each idle slot was first seen with its last touch.
     idle: StdHashMap<u32, (u64, Instant)>,
     leaving: Vec<(u32, PairKey, u64)>,
@@ -39,7 +39,7 @@ impl Expiry {
     pub fn new(
         tables: Arc<Tables>,
         index: HashMap<MapData, PairKey, u32>,
-        free: Queue<MapData, u32>,
+        free: Stack<MapData, u32>,
     ) -> Self {
         Self { tables, index, free, idle: StdHashMap::new(), leaving: Vec::new() }
     }
@@ -102,7 +102,7 @@ impl Expiry {
                     }
                 }
                 self.tables.clear(slot);
-                // The queue has room for every slot; should the kernel refuse, the slot is lost, not the count.
+                // The stack has room for every slot; should the kernel refuse, the slot is lost, not the count.
                 if let Err(error) = self.free.push(slot, 0) {
                     tracing::warn!(slot, %error, "a slot of the pair table cannot be used again");
                 }

@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, LpmTrie, MapData, MapError, Queue, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, MapData, MapError, RingBuf, Stack, lpm_trie::Key},
 };
 use finwatch_ebpf::{
     live,
@@ -121,7 +121,7 @@ impl Kernel {
         );
         let tables = std::sync::Arc::new(tables.map_err(KernelError::Mapping)?);
         let index: HashMap<_, PairKey, u32> = typed(&mut ebpf, "PAIR_INDEX")?;
-        let free: Queue<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
+        let free: Stack<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
         let mut hooks = attach(&mut ebpf, &aya_btf, hooks)?;
@@ -261,9 +261,9 @@ fn load(
 }
 
 fn fill(ebpf: &mut Ebpf, options: &Options, slots: u32) -> Result<(), KernelError> {
-    let mut free: Queue<_, u32> =
-        Queue::try_from(ebpf.map_mut("FREE_SLOTS").ok_or(KernelError::Foreign("FREE_SLOTS"))?)?;
-    for slot in FIRST_FREE_SLOT..slots {
+    let mut free: Stack<_, u32> =
+        Stack::try_from(ebpf.map_mut("FREE_SLOTS").ok_or(KernelError::Foreign("FREE_SLOTS"))?)?;
+    for slot in (FIRST_FREE_SLOT..slots).rev() {
         free.push(slot, 0)?;
     }
     networks(ebpf, "PROXY_RANGES", &options.proxy_ranges, RULE_INCLUDE)?;
