@@ -34,7 +34,7 @@ const APART: &str = "2";
 /// Each over each family.
 const SEQUENCES: &str = "sequences::";
 /// The short form of everything else: what touches the kernel in a way of its own.
-const SHORT: [&str; 11] = [
+const SHORT: [&str; 10] = [
     "adoption::old_connections_of_a_proxy",
     "adoption::old_connections_of_an_upstream",
     "fallbacks::without_the_iterator",
@@ -42,7 +42,6 @@ const SHORT: [&str; 11] = [
     "levels::every_state_of_a_proxy_v6",
     "levels::every_state_of_an_upstream_v4",
     "missed_ends::missed_ends_are_closed_in_the_books",
-    "ports::run_out_of_10_ports_of_ipv6",
     "ports::the_same_addresses_in_three_namespaces",
     "quiet_namespaces::a_namespace_that_is_only_mounted_is_found",
     "requests::requests_are_counted_exactly",

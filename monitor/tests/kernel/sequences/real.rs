@@ -3,10 +3,12 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     sync::mpsc,
     thread,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Socket, Type};
 
 use crate::{
@@ -187,6 +189,11 @@ fn read_end(stream: &mut TcpStream) {
 }
 
 fn reset(stream: &mut TcpStream) {
+    // Where a softirq is put off it comes later than the call that provokes it. Asked for nothing, poll() waits for that, and
+    // not for the peer's FIN.
+    let mut wanted = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let patience = PollTimeout::try_from(PATIENCE).expect("a minute");
+    assert_eq!(poll(&mut wanted, patience).expect("an open socket"), 1, "the reset has come");
     // In CLOSE_WAIT the end of the stream comes first and the error is EPIPE.
     let outcome = stream.read(&mut [0]).map_err(|error| error.raw_os_error());
     assert!(matches!(outcome, Ok(0) | Err(Some(libc::ECONNRESET | libc::EPIPE))), "{outcome:?}");
