@@ -96,12 +96,12 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
         bench::smoke(&host::build_finwatch(Profile::Debug)?, &[])?;
         Ok(Tally::ONE_PASSED)
     })?;
+    let short = || Ok(vec!["soak".to_owned()]);
+    run.traced("soak", short, || {
+        soak::short(&host::build_finwatch(Profile::Debug)?)?;
+        Ok(Tally::ONE_PASSED)
+    })?;
     if run.full {
-        let short = || Ok(vec!["soak".to_owned()]);
-        run.traced("soak", short, || {
-            soak::short(&host::build_finwatch(Profile::Debug)?)?;
-            Ok(Tally::ONE_PASSED)
-        })?;
         let checks = || Ok(docker::CHECKS.map(str::to_owned).into());
         run.traced("Docker's names", checks, || docker::run(&host::build_finwatch(Profile::Debug)?))?;
         run.played("lab: a newer nginx", &lab::with_newer_nginx(), |wanted| {

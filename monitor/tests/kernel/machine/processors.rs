@@ -35,7 +35,10 @@ fn a_processor_goes_and_comes_back() {
                 scope.spawn(|| fs::write(ONLINE, state).expect("a second processor"));
                 (0..BRIEF).for_each(|_| open_and_close(&listener));
             });
-            assert_ne!(list("possible"), list("online"), "more are possible than are online");
+            // 6.12 counts no slot without a processor among the possible ones; 6.1 does.
+            if state == "0" {
+                assert_ne!(list("possible"), list("online"), "more are possible than are online");
+            }
             drop(held);
         }
         let scrape = until("nothing is open", || {
