@@ -456,6 +456,8 @@ pub const FEATURE_TYPED_TASK: u32 = 1;
 pub const FEATURE_TYPED_CGROUP: u32 = 1 << 1;
 /// [`Settings::features`]: requests are followed.
 pub const FEATURE_REQUESTS: u32 = 1 << 2;
+/// Other tasks may run in the midst of a program on a tracepoint.
+pub const FEATURE_PREEMPTIBLE: u32 = 1 << 3;
 
 /// Value in `PORTS` and `NETS`: include.
 pub const RULE_INCLUDE: u32 = 1;

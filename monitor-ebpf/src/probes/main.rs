@@ -10,6 +10,7 @@ mod count;
 mod incidents;
 mod live;
 mod maps;
+mod missed;
 mod pairs;
 mod process;
 mod receive_reset;

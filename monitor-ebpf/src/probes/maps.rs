@@ -53,9 +53,9 @@ pub static ELSEWHERE: HashMap<u64, u32> = HashMap::with_max_entries(SET_BY_AGENT
 
 /// What the connection that ends just now has died of: one for each program that may be under way at once on a CPU.
 #[map]
-pub static VERDICTS: PerCpuArray<Verdict> = PerCpuArray::with_max_entries(2, 0);
+pub static VERDICTS: PerCpuArray<Verdict> = PerCpuArray::with_max_entries(4, 0);
 
-/// The transition that a CPU has looked at last: the socket's address, 0 once that is known to the second look, and the new
+/// The transition that a CPU has looked at last: the socket's address, 0 once that is known to the last look, and the new
 /// state.
 #[map]
 pub static LOOKED_AT: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);

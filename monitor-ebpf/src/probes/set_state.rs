@@ -18,8 +18,8 @@ use finwatch_ebpf::{
         SYN_SENT,
     },
     wire::{
-        CONN_OPENED, CONN_PEER_FIN, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord,
-        VERDICT_FIN_THEN_RST, VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
+        CONN_OPENED, Connection, Counter, NO_ANOMALY, NO_COUNTER, PairRecord, VERDICT_FIN_THEN_RST,
+        VERDICT_FOLLOWED, VERDICT_TIME_WAIT, Verdict,
     },
 };
 
@@ -27,7 +27,8 @@ use crate::{
     connections::{find, forget, remember, track},
     count::{count, count_number, observe, observe_jiffies},
     incidents::report,
-    maps::{LOOKED_AT, VERDICTS, setting},
+    maps::{VERDICTS, setting},
+    missed::note,
     pairs::Pair,
     requests,
     socket::{Common, Tcp, now_ns},
@@ -48,79 +49,22 @@ pub fn set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Takes over what the kernel skipped [`set_state`] for: a transition in a softirq that landed in another run of it on the
-/// same CPU. Runs after it. The kernel skips this one likewise, but not at the same time: softirqs do not land in softirqs.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn missed(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let old: i32 = ctx.arg(1);
-    let new: i32 = ctx.arg(2);
-    if let (Some(sk), Ok(old), Ok(new)) = (Common::new(sk), u8::try_from(old), u8::try_from(new))
-        && let Some(mark) = mark(new)
-        && !has_looked_at(sk, new)
-        && !shows(sk, mark)
-    {
-        transition(Program::Missed, sk, old, new);
-    }
-    0
-}
-
-/// What a transition that may come in a softirq leaves in the connection's flags, 0 where that is nothing; `None` for others,
-/// which are the application's own doing: its context lands in no other.
-#[inline(always)]
-fn mark(new: u8) -> Option<u32> {
-    match new {
-        ESTABLISHED => Some(CONN_OPENED),
-        CLOSE_WAIT => Some(CONN_PEER_FIN),
-        CLOSE => Some(0),
-        _ => None,
-    }
-}
-
-/// Notes that [`set_state`] runs for this transition.
-#[inline(always)]
-fn note(address: u64, new: u8) {
-    if let Some(last) = LOOKED_AT.get_ptr_mut(0) {
-        // SAFETY: a value of this CPU's own; what lands in between leaves what no transition of ours is.
-        unsafe { *last = [address, u64::from(new)] };
-    }
-}
-
-/// Whether [`set_state`] has just run for this transition. A softirq between the two may have had its own last word here:
-/// then the connection tells.
-#[inline(always)]
-fn has_looked_at(sk: Common, new: u8) -> bool {
-    let Some(last) = LOOKED_AT.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `note`. One by one: together the compiler would reckon with the pointer, which the verifier refuses.
-    if unsafe { read_volatile(&raw const (*last)[0]) } != sk.address() {
-        return false;
-    }
-    // SAFETY: as above.
-    if unsafe { read_volatile(&raw const (*last)[1]) } != u64::from(new) {
-        return false;
-    }
-    // SAFETY: as in `note`. No socket has this address.
-    unsafe { (*last)[0] = 0 };
-    true
-}
-
-/// Whether the connection shows what came of a transition that leaves this mark. An end that was seen has left no
-/// connection; of a beginning that was seen and is not tracked nothing shows, but nothing lands between the two looks at it.
-#[inline(always)]
-fn shows(sk: Common, mark: u32) -> bool {
-    // SAFETY: a live map value.
-    mark != 0 && find(sk).is_some_and(|(conn, _)| unsafe { (*conn).has(mark) })
-}
-
-/// Whose run it is: one may land in a run of the other, never in its own.
+/// Whose run it is: one may land in a run of another, never in its own.
 #[derive(Clone, Copy)]
-enum Program {
+pub enum Program {
+    /// [`set_state`].
     SetState,
+    /// [`crate::missed::missed`].
     Missed,
+    /// [`crate::missed::missed_2`].
+    Missed2,
+    /// [`crate::missed::missed_3`].
+    Missed3,
 }
 
+/// Looks at a transition.
 #[inline(always)]
-fn transition(program: Program, sk: Common, old: u8, new: u8) {
+pub fn transition(program: Program, sk: Common, old: u8, new: u8) {
     match (old, new) {
         // Listeners; request sockets; and what changes nothing that is looked at later.
         (LISTEN | NEW_SYN_RECV, _) | (_, LISTEN) | (SYN_SENT, SYN_RECV) => {}

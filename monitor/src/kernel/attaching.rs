@@ -39,7 +39,7 @@ impl Attached {
     }
 }
 
-/// Attaches what this kernel offers, in the table's order.
+/// Attaches what this kernel offers, in the table's order; `preemptible` is what [`super::hooks::preemptible`] says of it.
 ///
 /// # Errors
 /// When a required hook cannot be attached.
@@ -47,15 +47,17 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     hooks: Vec<(&'static Hook, HookMode)>,
+    preemptible: bool,
 ) -> Result<Vec<Attached>, KernelError> {
-    let offered = hooks.iter().filter(|(_, mode)| *mode != HookMode::Off).map(|(hook, _)| *hook);
-    let mut refused = verify(ebpf, btf, &offered.collect::<Vec<_>>());
+    let offered = hooks.iter().filter(|(_, mode)| *mode != HookMode::Off);
+    let programs = offered.flat_map(|(hook, _)| hook.programs(preemptible).map(|name| (name, *hook)));
+    let mut refused = verify(ebpf, btf, &programs.collect());
     let mut attached = Vec::new();
     for (hook, offered) in hooks {
         let result = if offered == HookMode::Off {
             Err(KernelError::MissingHook(hook.name))
         } else {
-            attach_one(ebpf, hook, &mut refused)
+            attach_one(ebpf, hook, preemptible, &mut refused)
         };
         attached.push(match result {
             Ok(()) => Attached { hook, mode: offered, error: None },
@@ -68,14 +70,11 @@ pub(super) fn attach(
 
 /// Verifying is most of what starting takes, and each program's is its own: a thread for each. Returns those that the
 /// kernel refuses.
-fn verify(ebpf: &mut Ebpf, btf: &Btf, hooks: &[&'static Hook]) -> HashMap<&'static str, ProgramError> {
-    let of_hook = |hook: &&'static Hook| {
-        hook.programs().map({
-            let hook = *hook;
-            move |name| (name, hook)
-        })
-    };
-    let wanted: HashMap<&'static str, &'static Hook> = hooks.iter().flat_map(of_hook).collect();
+fn verify(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    wanted: &HashMap<&'static str, &'static Hook>,
+) -> HashMap<&'static str, ProgramError> {
     thread::scope(|scope| {
         let programs = ebpf.programs_mut().filter_map(|(name, program)| {
             wanted.get_key_value(name).map(|(name, hook)| (*name, *hook, program))
@@ -106,10 +105,11 @@ fn load(program: &mut Program, hook: &Hook, btf: &Btf) -> Result<(), ProgramErro
 fn attach_one(
     ebpf: &mut Ebpf,
     hook: &'static Hook,
+    preemptible: bool,
     refused: &mut HashMap<&'static str, ProgramError>,
 ) -> Result<(), KernelError> {
     let failed = |error| KernelError::Attach { hook: hook.name, error };
-    for name in hook.programs() {
+    for name in hook.programs(preemptible) {
         if let Some(error) = refused.remove(name) {
             return Err(failed(error));
         }

@@ -136,8 +136,22 @@ impl<'a> Btf<'a> {
 
     /// Whether the kernel has a function of this name.
     pub fn has_function(&self, name: &str) -> bool {
+        self.has(kind::FUNC, name)
+    }
+
+    /// Whether the kernel has a struct of this name.
+    pub fn has_struct(&self, name: &str) -> bool {
+        self.find(kind::STRUCT, name).is_some()
+    }
+
+    /// Whether the kernel has a variable of this name for each processor: it tells of no other variables.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.has(kind::VAR, name)
+    }
+
+    fn has(&self, kind: u32, name: &str) -> bool {
         let mut types = self.positions.iter().filter_map(|position| self.at(*position as usize));
-        types.any(|found| found.kind == kind::FUNC && self.is_named(found.name, name))
+        types.any(|found| found.kind == kind && self.is_named(found.name, name))
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<Type> {

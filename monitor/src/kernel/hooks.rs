@@ -32,8 +32,9 @@ pub struct Hook {
     pub kind: HookKind,
     /// The program's name in the eBPF object.
     pub program: &'static str,
-    /// A second program on the same hook, for what the kernel skips the first for: it runs no program inside itself.
-    pub second: Option<&'static str>,
+    /// More programs on the same hook, for what the kernel skips the ones before for: it runs no program inside itself. All but
+    /// the first of them only where tracepoints are [`preemptible`].
+    pub others: &'static [&'static str],
     /// What it is for.
     pub purpose: &'static str,
     /// What is lost without it.
@@ -50,7 +51,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_receive_reset",
         kind: HookKind::Tracepoint(1),
         program: "receive_reset",
-        second: None,
+        others: &[],
         purpose: "resets that reach a socket",
         without: "resets received are not counted and lost requests are not found",
         partial: "",
@@ -60,7 +61,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_send_reset",
         kind: HookKind::Tracepoint(3),
         program: "send_reset",
-        second: None,
+        others: &[],
         purpose: "resets that this host sends",
         without: "resets sent are not counted",
         partial: "this kernel does not trace resets without a full socket: late data met by a TIME_WAIT socket and \
@@ -71,7 +72,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "inet_sock_set_state",
         kind: HookKind::Tracepoint(3),
         program: "set_state",
-        second: Some("missed"),
+        others: &["missed", "missed_2", "missed_3"],
         purpose: "connections that open and close",
         without: "nothing can be counted",
         partial: "",
@@ -81,7 +82,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "iter/tcp",
         kind: HookKind::Iterator,
         program: "walk",
-        second: None,
+        others: &[],
         purpose: "the sockets there are now, and those that were there before",
         without: "sockets, accept queues and ephemeral ports are not shown, and connections older than the agent are \
                   not watched",
@@ -97,7 +98,7 @@ pub const REQUEST_HOOKS: [Hook; 2] = [
         name: "sock_send_length",
         kind: HookKind::Tracepoint(3),
         program: "send_length",
-        second: None,
+        others: &[],
         purpose: "what applications send: requests and answers",
         without: "requests are not followed",
         partial: "",
@@ -107,7 +108,7 @@ pub const REQUEST_HOOKS: [Hook; 2] = [
         name: "sock_recv_length",
         kind: HookKind::Tracepoint(3),
         program: "recv_length",
-        second: None,
+        others: &[],
         purpose: "what applications receive: requests and answers",
         without: "requests are not followed",
         partial: "",
@@ -120,7 +121,7 @@ pub const READ_HOOK: Hook = Hook {
     name: "tcp_rcv_space_adjust",
     kind: HookKind::Tracepoint(1),
     program: "data_read",
-    second: None,
+    others: &[],
     purpose: "what applications read: requests and answers",
     without: "requests are not followed",
     partial: "requests are counted when the next data is read; the time to their answer is told to a jiffy, and only on \
@@ -135,14 +136,23 @@ impl Hook {
     }
 
     /// Its programs, in the order in which they run.
-    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
-        std::iter::once(self.program).chain(self.second)
+    pub fn programs(&self, preemptible: bool) -> impl Iterator<Item = &'static str> + use<> {
+        let others = if preemptible { self.others } else { &self.others[..self.others.len().min(1)] };
+        std::iter::once(self.program).chain(others.iter().copied())
     }
 }
 
 /// Whether another program on the same hook does what the kernel skips this one for.
 pub fn is_doubled(program: &str) -> bool {
-    Hook::all().any(|hook| hook.second.is_some() && hook.programs().any(|one| one == program))
+    Hook::all().any(|hook| !hook.others.is_empty() && hook.programs(true).any(|one| one == program))
+}
+
+/// Whether another task may run in the midst of a program on a tracepoint. Until 6.19 the kernel let nobody else have the
+/// processor before all programs have run; since then it guards tracepoints by "fast" SRCU, which counts in `srcu_ctr`, and whose
+/// own data each processor has: <https://github.com/torvalds/linux/blob/v7.0/kernel/tracepoint.c#L28>. Kernels up to 6.12 have
+/// data of that name for another purpose.
+pub fn preemptible(btf: &Btf<'_>) -> bool {
+    btf.has_variable("tracepoint_srcu_srcu_data") && btf.has_struct("srcu_ctr")
 }
 
 /// Begins the name of an iterator hook; the rest is what it goes over.

@@ -15,9 +15,10 @@ use finwatch_ebpf::{
     live,
     offsets::Offsets,
     wire::{
-        CLOSED_WAYS, EndpointKey, FEATURE_REQUESTS, FEATURE_TYPED_CGROUP, FEATURE_TYPED_TASK,
-        FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS, FILTER_INCLUDE_PORTS, FILTER_NETNS,
-        FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE, RULE_INCLUDE, Settings,
+        CLOSED_WAYS, EndpointKey, FEATURE_PREEMPTIBLE, FEATURE_REQUESTS, FEATURE_TYPED_CGROUP,
+        FEATURE_TYPED_TASK, FILTER_EXCLUDE_NETS, FILTER_EXCLUDE_PORTS, FILTER_INCLUDE_NETS,
+        FILTER_INCLUDE_PORTS, FILTER_NETNS, FILTER_NO_REQUEST_RULES, FIRST_FREE_SLOT, PairKey, RULE_EXCLUDE,
+        RULE_INCLUDE, Settings,
     },
 };
 use ipnet::IpNet;
@@ -29,7 +30,7 @@ use super::{
     btf::Btf,
     error::KernelError,
     expiry::Expiry,
-    hooks::{HookKind, Precision, is_required, locate, wanted},
+    hooks::{HookKind, Precision, is_required, locate, preemptible, wanted},
     mapped::Tables,
     reader::Reader,
     rights,
@@ -106,7 +107,8 @@ impl Kernel {
         let btf = Btf::parse(&data)?;
         let offsets = offsets(&btf)?;
         let hooks = wanted(&btf, options.requests);
-        let settings = settings(options, features(&btf));
+        let preemptible = preemptible(&btf);
+        let settings = settings(options, features(&btf, preemptible));
         drop(data);
         let aya_btf = AyaBtf::from_sys_fs()?;
         let mut ebpf = load(options, &aya_btf, &offsets, &settings)?;
@@ -124,7 +126,7 @@ impl Kernel {
         let free: Stack<_, u32> = typed(&mut ebpf, "FREE_SLOTS")?;
         let incidents = typed(&mut ebpf, "INCIDENTS")?;
         let expiry = Expiry::new(tables.clone(), index, free);
-        let mut hooks = attach(&mut ebpf, &aya_btf, hooks)?;
+        let mut hooks = attach(&mut ebpf, &aya_btf, hooks, preemptible)?;
         drop(aya_btf);
         memory::give_back();
         let levels = levels(&mut ebpf, &tables, options, &settings, &mut hooks)?;
@@ -169,11 +171,12 @@ pub fn closed_limit(connections: u32) -> u64 {
     u64::from(closed_sets(connections)) * CLOSED_WAYS as u64
 }
 
-/// What this kernel lets the programs do in the quick way.
-fn features(btf: &Btf<'_>) -> u32 {
+/// What this kernel lets the programs do in the quick way, and what it lets others do to them.
+fn features(btf: &Btf<'_>, preemptible: bool) -> u32 {
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
     flag(btf.has_function("bpf_get_current_task_btf"), FEATURE_TYPED_TASK)
         | flag(btf.offset_of("sock_cgroup_data", "cgroup").is_some(), FEATURE_TYPED_CGROUP)
+        | flag(preemptible, FEATURE_PREEMPTIBLE)
 }
 
 fn settings(options: &Options, features: u32) -> Settings {

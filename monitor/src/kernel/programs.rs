@@ -22,7 +22,7 @@ pub struct Programs {
 impl Programs {
     /// The programs of `ebpf` that are loaded.
     pub fn of(ebpf: &Ebpf) -> Self {
-        let loaded = Hook::all().flat_map(Hook::programs).filter_map(|program| {
+        let loaded = Hook::all().flat_map(|hook| hook.programs(true)).filter_map(|program| {
             let fd = ebpf.program(program)?.fd().ok()?;
             Some((program, fd.as_fd().as_raw_fd()))
         });

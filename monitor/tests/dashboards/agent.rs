@@ -57,8 +57,8 @@ fn sight() -> Vec<Panel> {
         Panel::lines(
             "BPF runs that the kernel skipped",
             "cps",
-            "What set_state and missed are skipped for, each does for the other. Other programs should be at 0: what \
-             happened then was not counted; please report it with the kernel's version and the program's name.",
+            "What set_state or a missed program is skipped for, another of them does. Other programs should be at 0: \
+             what happened then was not counted; please report it with the kernel's version and the program's name.",
         )
         .query("rate(finwatch_bpf_missed_runs_total{HOST}[RATE])", "{{instance}} {{program}}"),
         Panel::lines(

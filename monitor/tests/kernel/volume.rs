@@ -10,6 +10,7 @@ use std::{
 use crate::harness::{
     can_run,
     daemon::Daemon,
+    detach::on_transitions,
     judge, netns,
     reference::{FRESH, fresh},
     traffic::{listen, local, open_and_close},
@@ -92,7 +93,7 @@ fn twenty_thousand(walked: bool) -> Option<(String, Vec<u16>)> {
             }
         }
         let skipped = |program| scrape.sum("finwatch_bpf_missed_runs_total", &[("program", program)]);
-        let skipped = ["set_state", "missed"].map(skipped);
+        let skipped: Vec<_> = on_transitions().into_iter().map(skipped).collect();
         let wrong = wrong.join("\n");
         (!wrong.is_empty()).then(|| (format!("{wrong}\nruns skipped by the kernel: {skipped:?}"), vec![PORT]))
     })

@@ -1,6 +1,7 @@
 //! Which of the kernel tests run in a virtual machine, and what they need there.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -51,8 +52,6 @@ const SHORT: [&str; 10] = [
 pub(crate) const MACHINE: &str = "machine::";
 /// What of this needs two processors.
 const TWO_PROCESSORS: [&str; 2] = ["machine::interrupts::", "machine::processors::"];
-/// That of the short form: what interrupts do on 7.3 is not understood yet (docs/limitations.md).
-const TWO_PROCESSORS_SHORT: [&str; 1] = ["machine::processors::"];
 
 /// What a processor that is emulated, and a file system without accounts or units, have no part in: these run on the host.
 const NOT_HERE: [&str; 8] = [
@@ -89,16 +88,7 @@ impl Built {
     /// Builds the kernel tests, and the daemon that they run.
     pub(super) fn new() -> Result<Self> {
         let mut build = host::cargo();
-        build.args([
-            "test",
-            "--package",
-            "finwatch",
-            "--test",
-            KERNEL,
-            "--no-run",
-            "--message-format",
-            "json",
-        ]);
+        build.args(["test", "--workspace", "--test", KERNEL, "--no-run", "--message-format", "json"]);
         let output = build.stderr(Stdio::inherit()).output().context("building the kernel tests")?;
         ensure!(output.status.success(), "the kernel tests do not build");
         let messages = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -140,34 +130,55 @@ impl Built {
         Ok(image)
     }
 
-    /// The guests test. Only tests whose names hold `only` run, where that is given.
-    pub(super) fn tests(&self, extent: Extent, only: Option<&str>) -> Vec<Boot> {
-        let of = |name: &str, threads: &str, tests: Vec<String>| {
-            step(name, &self.test, [words(&["--test-threads", threads]), tests].concat())
-        };
+    /// The guests test.
+    pub(super) fn tests(&self, extent: Extent) -> Vec<Boot> {
         let others = match extent {
             Extent::Short => words(&SHORT),
             Extent::All => skip(&NOT_HERE),
         };
-        let alone = [words(&[only.unwrap_or(MACHINE)]), skip(&TWO_PROCESSORS)].concat();
-        let two = match (only, extent) {
-            (Some(only), _) if !MACHINE.starts_with(only) => words(&[only]),
-            (None, Extent::Short) => words(&TWO_PROCESSORS_SHORT),
-            _ => words(&TWO_PROCESSORS),
-        };
-        let one = |steps: Vec<Step>| boot(Processors::One, steps);
-        let (alone, two) = (of(ALONE, "1", alone), boot(Processors::Two, vec![of(TWO, "1", two)]));
-        // Where only some tests are wanted, they are of the one kind or of the other.
-        match only {
-            None => {
-                let sequences = of(SEQUENCES_STEP, TOGETHER, words(&[SEQUENCES]));
-                vec![one(vec![sequences, of(OTHERS, APART, others), alone]), two]
-            }
-            Some(only) if TWO_PROCESSORS.iter().any(|name| only.starts_with(name)) => vec![two],
-            Some(only) if MACHINE.starts_with(only) => vec![one(vec![alone]), two],
-            Some(only) if only.starts_with(MACHINE) => vec![one(vec![alone])],
-            Some(only) => vec![one(vec![of(OTHERS, APART, words(&[only]))])],
+        let alone = [words(&[MACHINE]), skip(&TWO_PROCESSORS)].concat();
+        let one = vec![
+            self.step(SEQUENCES_STEP, words(&[SEQUENCES])),
+            self.step(OTHERS, others),
+            self.step(ALONE, alone),
+        ];
+        let two = vec![self.step(TWO, words(&TWO_PROCESSORS))];
+        vec![boot(Processors::One, one), boot(Processors::Two, two)]
+    }
+
+    /// Only tests whose names hold `text`.
+    pub(super) fn only(&self, text: &str) -> Result<Vec<Boot>> {
+        let mut chosen: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for name in self.names()?.into_iter().filter(|name| name.contains(text)) {
+            chosen.entry(step_of(&name)).or_default().push(name);
         }
+        ensure!(!chosen.is_empty(), "no kernel test's name holds `{text}`");
+        let two = chosen.remove(TWO);
+        let exactly = |(name, tests): (&str, Vec<String>)| {
+            self.step(name, std::iter::once("--exact".to_owned()).chain(tests).collect())
+        };
+        let one: Vec<Step> = chosen.into_iter().map(exactly).collect();
+        let two = two.map(|tests| boot(Processors::Two, vec![exactly((TWO, tests))]));
+        Ok((!one.is_empty()).then(|| boot(Processors::One, one)).into_iter().chain(two).collect())
+    }
+
+    fn step(&self, name: &str, tests: Vec<String>) -> Step {
+        let threads = match name {
+            SEQUENCES_STEP => TOGETHER,
+            OTHERS => APART,
+            _ => "1",
+        };
+        step(name, &self.test, [words(&["--test-threads", threads]), tests].concat())
+    }
+
+    /// Every kernel test.
+    fn names(&self) -> Result<Vec<String>> {
+        let mut list = host::command(&self.test);
+        let output =
+            list.args(["--list", "--format", "terse"]).output().context("listing the kernel tests")?;
+        ensure!(output.status.success(), "the kernel tests cannot be listed: {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
     /// The guest only tells what its kernel offers.
@@ -226,6 +237,19 @@ pub(super) const ALONE: &str = "alone";
 /// The step of those of them that need two processors.
 pub(super) const TWO: &str = "two-processors";
 
+/// In which step a test runs.
+fn step_of(test: &str) -> &'static str {
+    if TWO_PROCESSORS.iter().any(|name| test.starts_with(name)) {
+        TWO
+    } else if test.starts_with(MACHINE) {
+        ALONE
+    } else if test.starts_with(SEQUENCES) {
+        SEQUENCES_STEP
+    } else {
+        OTHERS
+    }
+}
+
 /// Where cargo says that it has put a program.
 fn executable(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {
     let of_target = |message: &Value| {
@@ -243,6 +267,18 @@ fn executable(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_test_has_its_step() {
+        for (test, step) in [
+            ("machine::interrupts::interrupts_land_in_programs", TWO),
+            ("machine::clock::steps", ALONE),
+            ("sequences::close::one", SEQUENCES_STEP),
+            ("levels::every_state", OTHERS),
+        ] {
+            assert_eq!(step_of(test), step, "{test}");
+        }
+    }
 
     #[test]
     fn what_was_built_is_found() {

@@ -121,8 +121,12 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let extent = if args.all { Extent::All } else { Extent::Short };
     let lost = if args.kernel.is_empty() { lost } else { Vec::new() };
     let boots = |built: &Built| {
-        let tests = (args.all || !args.document).then(|| built.tests(extent, args.test.as_deref()));
-        args.document.then(|| built.look()).into_iter().chain(tests.into_iter().flatten()).collect()
+        let tests = match &args.test {
+            Some(text) => built.only(text)?,
+            None if args.all || !args.document => built.tests(extent),
+            None => Vec::new(),
+        };
+        Ok(args.document.then(|| built.look()).into_iter().chain(tests).collect())
     };
     let outcomes = run_on(&suites, &chosen, boots, lost)?;
     let total = outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally);
@@ -144,7 +148,7 @@ pub(crate) fn step(full: bool) -> Result<Tally> {
         let lost = missing.map(|series| Outcome::failed(series, "none", "no suite offers it".to_owned()));
         (series_and_newest(&offers), lost.collect(), Extent::Short)
     };
-    let outcomes = run_on(&suites, &chosen, |built| built.tests(extent, None), lost)?;
+    let outcomes = run_on(&suites, &chosen, |built| Ok(built.tests(extent)), lost)?;
     Ok(outcomes.iter().fold(Tally::default(), |sum, outcome| sum + outcome.tally))
 }
 
@@ -180,13 +184,13 @@ fn chosen(offers: &[Offer], names: &[String]) -> Result<Vec<Offer>> {
 fn run_on(
     suites: &Suites,
     offers: &[Offer],
-    boots: impl FnOnce(&Built) -> Vec<Boot>,
+    boots: impl FnOnce(&Built) -> Result<Vec<Boot>>,
     lost: Vec<Outcome>,
 ) -> Result<Vec<Outcome>> {
     let programs = directory().join("programs");
     fs::create_dir_all(&programs).context("making a directory for programs")?;
     let built = Built::new()?;
-    let (image, boots) = (built.image(&programs)?, boots(&built));
+    let (boots, image) = (boots(&built)?, built.image(&programs)?);
     for outcome in &lost {
         tell(outcome, Duration::ZERO);
     }

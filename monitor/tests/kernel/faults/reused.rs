@@ -15,7 +15,7 @@ use socket2::SockRef;
 use crate::harness::{
     can_run,
     daemon::Daemon,
-    detach::detach,
+    detach::{detach, on_transitions},
     metrics::Scrape,
     netns,
     reference::{FRESH, assert_count, fresh, untraced_port},
@@ -27,6 +27,8 @@ const LONG: Duration = Duration::from_secs(150);
 const OLD: usize = 10;
 /// More than the addresses that the old ones leave.
 const NEW: usize = 100;
+/// How often it is tried.
+const ATTEMPTS: usize = 5;
 
 fn open(listener: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
     (0..count).map(|_| pair(listener)).collect()
@@ -67,41 +69,45 @@ fn a_socket_is_not_taken_for_the_one_before_it() {
     if !can_run("a_socket_is_not_taken_for_the_one_before_it") {
         return;
     }
-    netns::in_namespace(|| {
-        let daemon = Daemon::isolated(&FRESH);
-        let [before, after] = [untraced_port(), untraced_port()].map(|port| listen(local(1, port)));
-        let [old_upstream, new_upstream] =
-            [&before, &after].map(|listener| listener.local_addr().expect("bound"));
-        open_and_close(&before);
-        let old = open(&before, OLD);
-        let books = addresses(&daemon);
-        assert_eq!(books.len(), 2 * OLD);
-        detach(daemon.pid, &["set_state", "missed"]);
-        reset(old);
-        let new = open(&after, NEW);
-        let end = Instant::now() + LONG;
-        let scrape = loop {
-            let scrape = fresh(&daemon);
-            for side in ["proxy", "upstream"] {
-                assert_count(&format!("new, side={side}"), established(&scrape, new_upstream, side), NEW);
-                assert_count(&format!("old, side={side}"), established(&scrape, old_upstream, side), 0);
-            }
-            if scrape.sum("finwatch_tracked_connections", &[]) < 0.5 + (2 * NEW) as f64
-                && scrape.sum("finwatch_connections_missed_end_total", &[]) + 0.5 > (2 * OLD) as f64
-            {
-                break scrape;
-            }
-            assert!(Instant::now() < end, "the missed ends are not found");
-            thread::sleep(Duration::from_secs(1));
-        };
-        assert_count("missed", scrape.sum("finwatch_connections_missed_end_total", &[]), 2 * OLD);
-        assert_count("tracked", scrape.sum("finwatch_tracked_connections", &[]), 2 * NEW);
-        let reused = addresses(&daemon).intersection(&books).count();
-        assert!(reused > 0, "none of {} addresses was used again", books.len());
-        eprintln!("{reused} of {} addresses were used again", books.len());
-        let closed = [("upstream", &*old_upstream.to_string())].map(|(name, value)| (name, value.to_owned()));
-        let closed: Vec<_> = closed.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert_count("closed", scrape.sum("finwatch_connections_closed_total", &closed), 2);
-        drop(new);
-    });
+    // Whatever else happens on this host may take the addresses first.
+    let reused = (0..ATTEMPTS).map(|_| netns::in_namespace(reuse)).find(|reused| *reused > 0);
+    let reused = reused.expect("an address that is used again");
+    eprintln!("{reused} of {} addresses were used again", 2 * OLD);
+}
+
+/// Returns how many of the old ones' addresses were used again.
+fn reuse() -> usize {
+    let daemon = Daemon::isolated(&FRESH);
+    let [before, after] = [untraced_port(), untraced_port()].map(|port| listen(local(1, port)));
+    let [old_upstream, new_upstream] =
+        [&before, &after].map(|listener| listener.local_addr().expect("bound"));
+    open_and_close(&before);
+    let old = open(&before, OLD);
+    let books = addresses(&daemon);
+    assert_eq!(books.len(), 2 * OLD);
+    detach(daemon.pid, &on_transitions());
+    reset(old);
+    let new = open(&after, NEW);
+    let end = Instant::now() + LONG;
+    let scrape = loop {
+        let scrape = fresh(&daemon);
+        for side in ["proxy", "upstream"] {
+            assert_count(&format!("new, side={side}"), established(&scrape, new_upstream, side), NEW);
+            assert_count(&format!("old, side={side}"), established(&scrape, old_upstream, side), 0);
+        }
+        if scrape.sum("finwatch_tracked_connections", &[]) < 0.5 + (2 * NEW) as f64
+            && scrape.sum("finwatch_connections_missed_end_total", &[]) + 0.5 > (2 * OLD) as f64
+        {
+            break scrape;
+        }
+        assert!(Instant::now() < end, "the missed ends are not found");
+        thread::sleep(Duration::from_secs(1));
+    };
+    assert_count("missed", scrape.sum("finwatch_connections_missed_end_total", &[]), 2 * OLD);
+    assert_count("tracked", scrape.sum("finwatch_tracked_connections", &[]), 2 * NEW);
+    let upstream = old_upstream.to_string();
+    assert_count("closed", scrape.sum("finwatch_connections_closed_total", &[("upstream", &upstream)]), 2);
+    let reused = addresses(&daemon).intersection(&books).count();
+    drop(new);
+    reused
 }

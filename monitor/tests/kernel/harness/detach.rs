@@ -7,6 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use finwatch::kernel::{
+    btf::Btf,
+    hooks::{HOOKS, preemptible},
+    loader::BTF_PATH,
+};
 use nix::{
     sys::{ptrace, wait::waitpid},
     unistd::Pid,
@@ -16,6 +21,18 @@ use super::until;
 
 const HELPER_TARGET: &str = "FINWATCH_HELPER_TARGET";
 const HELPER_LINK: &str = "FINWATCH_HELPER_LINK";
+
+/// Whether this kernel lets other tasks run in the midst of programs.
+pub(crate) fn is_preemptible() -> bool {
+    let types = fs::read(BTF_PATH).expect("the kernel's types");
+    preemptible(&Btf::parse(&types).expect("types"))
+}
+
+/// The programs that look at transitions on this kernel, in the order in which they run.
+pub(crate) fn on_transitions() -> Vec<&'static str> {
+    let hook = HOOKS.iter().find(|hook| hook.name == "inet_sock_set_state").expect("there is one");
+    hook.programs(is_preemptible()).collect()
+}
 
 /// Detaches these programs of the daemon `pid`.
 pub(crate) fn detach(pid: Pid, programs: &[&str]) {

@@ -58,7 +58,8 @@ impl Scrape {
 
     /// The sum over all series of `name` that carry these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.matching(name, labels).map(|(_, value)| value).sum()
+        // The sum of nothing would be -0.
+        self.matching(name, labels).fold(0.0, |sum, (_, value)| sum + value)
     }
 
     /// The same of whole things.

@@ -1,19 +1,32 @@
-//! A network card between both ends: its interrupts land in whatever runs, also in the programs. The kernel skips a program
-//! inside itself, and what it did not see is counted all the same.
+//! A network card between both ends: its interrupts land in whatever runs, also in the programs, and where the kernel may be
+//! preempted other tasks come in the midst of them. The kernel skips a program inside itself, and what it did not see is counted
+//! all the same.
 
-use std::{fs, net::TcpListener, sync::mpsc, thread};
+use std::{
+    fs,
+    net::TcpListener,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::is_here;
-use crate::harness::{daemon::Daemon, netns, reference::assert_count, trace, traffic::open_and_close, until};
+use crate::harness::{
+    daemon::Daemon, detach::on_transitions, metrics::Scrape, netns, trace, traffic::open_and_close,
+};
 
 const PROXY: &str = "192.0.2.1";
 const UPSTREAM: &str = "192.0.2.2";
-const PORTS: std::ops::Range<u16> = 30_000..30_016;
-const EACH: usize = 100;
-/// In how many rounds a run is skipped at the latest.
-const ROUNDS: usize = 10;
+const PORTS: std::ops::Range<u16> = 30_000..30_004;
+const EACH: usize = 300;
+/// How many rounds are counted at least, and in how many a run is skipped at the latest.
+const ROUNDS: std::ops::RangeInclusive<usize> = 3..=10;
+/// How often it is tried where more was skipped than there are programs to take it over.
+const ATTEMPTS: usize = 5;
+/// For how long counts may be on their way: they are made at the event.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// A namespace with one of the cards in it, and a thread that keeps it.
 struct Host {
@@ -53,54 +66,84 @@ impl Host {
 }
 
 /// What both ends count of all listeners' connections.
-fn counted(daemon: &Daemon, listeners: &[TcpListener], family: &str) -> [f64; 2] {
-    let scrape = daemon.scrape();
+fn counted(scrape: &Scrape, listeners: &[TcpListener], family: &str) -> [usize; 2] {
     ["proxy", "upstream"].map(|side| {
         let of = |listener: &TcpListener| {
             let upstream = listener.local_addr().expect("bound").to_string();
-            scrape.sum(family, &[("side", side), ("upstream", &upstream)])
+            scrape.whole(family, &[("side", side), ("upstream", &upstream)])
         };
         listeners.iter().map(of).sum()
     })
 }
 
+/// What of `all` connections is not counted as it should be, once that has had time; empty when everything is.
+fn differences(daemon: &Daemon, listeners: &[TcpListener], all: usize) -> String {
+    let wanted = [
+        ("finwatch_connections_opened_total", [all, all]),
+        ("finwatch_connections_closed_total", [all, all]),
+        // The end that closes first keeps the TIME_WAIT.
+        ("finwatch_time_wait_entered_total", [all, 0]),
+    ];
+    let end = Instant::now() + SETTLED;
+    loop {
+        let scrape = daemon.scrape();
+        let mut wrong = Vec::new();
+        for (family, wanted) in wanted {
+            let counted = counted(&scrape, listeners, family);
+            if counted != wanted {
+                wrong.push(format!("{family} by proxy and upstream: {counted:?}, should be {wanted:?}"));
+            }
+        }
+        let missed = scrape.whole("finwatch_connections_missed_end_total", &[]);
+        if missed > 0 {
+            wrong.push(format!("ends missed: {missed}"));
+        }
+        if wrong.is_empty() || Instant::now() > end {
+            return wrong.join("\n");
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// How often the kernel has skipped each of the programs that take over from each other.
+fn skipped(scrape: &Scrape) -> Vec<usize> {
+    let of = |program| scrape.whole("finwatch_bpf_missed_runs_total", &[("program", program)]);
+    on_transitions().into_iter().map(of).collect()
+}
+
 #[test]
 fn interrupts_land_in_programs() {
-    const CLOSED: &str = "finwatch_connections_closed_total";
     if !is_here("interrupts_land_in_programs") {
         return;
     }
-    let daemon = Daemon::start(&[]);
     let (proxy, upstream) = (Host::with("eth0", PROXY), Host::with("eth1", UPSTREAM));
     let listeners: Vec<_> = upstream
         .run(|| PORTS.map(|port| TcpListener::bind((UPSTREAM, port)).expect("a free port")).collect());
     // Kernels before 5.12 skip runs, too, and do not say so.
-    let rounds = if trace::version() < (5, 12) { 1 } else { ROUNDS };
-    for round in 1..=rounds {
-        proxy.run(|| {
-            thread::scope(|scope| {
-                for listener in &listeners {
-                    scope.spawn(|| (0..EACH).for_each(|_| open_and_close(listener)));
-                }
+    let silent = trace::version() < (5, 12);
+    for _ in 0..ATTEMPTS {
+        let daemon = Daemon::start(&[]);
+        for round in 1..=*ROUNDS.end() {
+            proxy.run(|| {
+                thread::scope(|scope| {
+                    for listener in &listeners {
+                        scope.spawn(|| (0..EACH).for_each(|_| open_and_close(listener)));
+                    }
+                });
             });
-        });
-        let all = round * listeners.len() * EACH;
-        let whole = f64::from(u32::try_from(all).expect("few")) - 0.5;
-        until("every end is counted", || {
-            counted(&daemon, &listeners, CLOSED).iter().all(|count| *count > whole).then_some(())
-        });
-        for family in [CLOSED, "finwatch_connections_opened_total", "finwatch_time_wait_entered_total"] {
-            let [proxy, upstream] = counted(&daemon, &listeners, family);
-            assert_count(&format!("{family} side=proxy"), proxy, all);
-            // The end that closes first keeps the TIME_WAIT.
-            let of_upstream = if family.contains("time_wait") { 0 } else { all };
-            assert_count(&format!("{family} side=upstream"), upstream, of_upstream);
-        }
-        let scrape = daemon.scrape();
-        assert_count("missed", scrape.sum("finwatch_connections_missed_end_total", &[]), 0);
-        if scrape.sum("finwatch_bpf_missed_runs_total", &[("program", "set_state")]) > 0.5 {
-            return;
+            let wrong = differences(&daemon, &listeners, round * listeners.len() * EACH);
+            let skipped = skipped(&daemon.scrape());
+            println!("runs skipped, by program: {skipped:?}");
+            if !wrong.is_empty() {
+                // Only what every one of them was skipped for may be lost.
+                assert!(skipped.last().is_some_and(|last| *last > 0), "{wrong}\nruns skipped: {skipped:?}");
+                println!("{wrong}\nonce more: the last program was skipped, too");
+                break;
+            }
+            if ROUNDS.contains(&round) && (silent || skipped[0] > 0) {
+                return;
+            }
         }
     }
-    assert_eq!(rounds, 1, "no run was skipped");
+    panic!("in {ATTEMPTS} attempts the first program was never skipped, or always the last, too");
 }
