@@ -5,6 +5,7 @@ const http = require('http');
 
 const ANSWER = 'ok\n';
 const ANSWER_MS = 30;
+const PAUSE_MS = 300;
 // Longer than the proxy waits.
 const SLOW_MS = 4000;
 // Within this time nginx has the whole answer and counts its idle time; the server's own begins with its end().
@@ -12,6 +13,7 @@ const LATE_MS = 40;
 
 const behaviours = {
   ok: (request, response) => setTimeout(() => response.end(ANSWER), ANSWER_MS),
+  pause: (request, response) => setTimeout(() => response.end(ANSWER), PAUSE_MS),
   slow: (request, response) => setTimeout(() => response.end(ANSWER), SLOW_MS),
   late: (request, response) => {
     response.writeHead(200, { 'Content-Length': ANSWER.length });

@@ -32,6 +32,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// One request of these in so many is answered otherwise.
 const EVERY: u64 = 10;
 const PACE: Duration = Duration::from_millis(100);
+/// Within this time Node.js's first process has handed connections to its workers, which then have them for as long again: one on
+/// its way to a worker that crashes is lost, neither answered nor closed.
+const HANDED_OVER: Duration = Duration::from_millis(150);
 
 /// nginx that keeps connections, in the right order with any server of [`LONG`].
 pub(super) fn keeping(upstream: &str) -> Proxy {
@@ -110,8 +113,8 @@ pub(super) fn one_crash(_: &Path, daemon: &Daemon, account: &mut Account) -> Res
             return at_once(port, "/ok", 4);
         }
         thread::scope(|scope| {
-            let others = scope.spawn(|| at_once(port, "/ok", 12));
-            interrupt::pause(Duration::from_millis(10))?;
+            let others = scope.spawn(|| at_once(port, "/pause", 12));
+            interrupt::pause(HANDED_OVER)?;
             post(port, "/crash")?;
             others.join().unwrap_or_else(|_| bail!("a client panicked"))
         })
