@@ -98,9 +98,10 @@ fn announce(netns: u32, record: *mut PairRecord) {
     let _ = NAMESPACES.insert(netns, 1, 0);
 }
 
-/// An entry that is already there belonged to a socket whose end was missed.
+/// An entry that is already there where a connection begins belonged to a socket whose end was missed. Also one that is not
+/// watched would be taken for it.
 #[inline(always)]
-fn forget_missed(sk: Common) {
+pub fn forget_missed(sk: Common) {
     let Some((_, record)) = find(sk) else { return };
     forget(sk, record);
     if let Some(totals) = totals() {

@@ -24,7 +24,7 @@ use finwatch_ebpf::{
 };
 
 use crate::{
-    connections::{find, forget, remember, track},
+    connections::{find, forget, forget_missed, remember, track},
     count::{count, count_number, observe, observe_jiffies},
     incidents::report,
     maps::{VERDICTS, setting},
@@ -115,6 +115,8 @@ fn connecting(sk: Common, tcp: Tcp) -> u32 {
     if pair.wanted(sk) {
         let bound = sk.bound_port() != 0;
         track(sk, &pair, Connection::connecting(pair.slot(), bound, &tcp.evidence()));
+    } else {
+        forget_missed(sk);
     }
     nothing()
 }
@@ -141,6 +143,7 @@ fn shaken_hands(sk: Common, tcp: Tcp) -> u32 {
     }
     let pair = Pair::accepted(sk, tcp);
     if !pair.wanted(sk) {
+        forget_missed(sk);
         return nothing();
     }
     if let Some(record) = track(sk, &pair, Connection::accepted(pair.slot(), now_ns())) {

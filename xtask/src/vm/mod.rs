@@ -36,8 +36,8 @@ use crate::{
 
 /// How many machines run at once.
 const AT_ONCE: usize = 2;
-/// Emulated, on a busy host.
-const LIMIT: Duration = Duration::from_mins(40);
+/// Every test, emulated, on a busy host.
+const LIMIT: Duration = Duration::from_hours(2);
 
 /// Flags of `cargo xtask vm`.
 #[derive(clap::Args)]
