@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData, MapInfo};
-use finwatch_ebpf::wire::Tracked;
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapInfo},
+};
+use finwatch_ebpf::wire::{PairRecord, Totals, Tracked};
 use socket2::SockRef;
 
 use crate::harness::{
@@ -42,19 +45,30 @@ fn reset(connections: Vec<(TcpStream, TcpStream)>) {
     }
 }
 
-/// The sockets' addresses under which the daemon has connections in its books.
-fn addresses(daemon: &Daemon) -> BTreeSet<u64> {
+/// One of the daemon's tables, that of this name.
+fn table<V: Pod>(daemon: &Daemon, name: &str) -> Array<MapData, V> {
     let files = fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid)).expect("it runs").flatten();
     let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
     let mut ids = texts
         .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok()));
     let is_named = |id: &u32| {
         let info = MapInfo::from_id(*id).expect("a map of the daemon");
-        info.name_as_str().is_some_and(|name| name == "CONNECTIONS")
+        info.name_as_str().is_some_and(|found| found == name)
     };
     let data = MapData::from_id(ids.find(is_named).expect("it has the map")).expect("a map of the daemon");
-    let map: Array<_, Tracked> = Map::Array(data).try_into().expect("its types");
-    map.iter().map(|place| place.expect("a place").socket).filter(|socket| *socket != 0).collect()
+    Map::Array(data).try_into().expect("its types")
+}
+
+/// The daemon's books: the places of the table of live connections that are taken, by index.
+fn books(daemon: &Daemon) -> Vec<(u32, Tracked)> {
+    let table = table::<Tracked>(daemon, "CONNECTIONS");
+    let places = (0..).zip(table.iter().map(|place| place.expect("a place")));
+    places.filter(|(_, place)| place.socket != 0).collect()
+}
+
+/// The sockets' addresses under which the daemon has connections in its books.
+fn addresses(daemon: &Daemon) -> BTreeSet<u64> {
+    books(daemon).into_iter().map(|(_, place)| place.socket).collect()
 }
 
 fn established(scrape: &Scrape, upstream: SocketAddr, side: &str) -> f64 {
@@ -109,5 +123,57 @@ fn reuse() -> usize {
     assert_count("closed", scrape.sum("finwatch_connections_closed_total", &[("upstream", &upstream)]), 2);
     let reused = addresses(&daemon).intersection(&books).count();
     drop(new);
+    reused
+}
+
+/// Puts connections that have ended back into the books, as though their ends had been missed.
+fn put_back(daemon: &Daemon, ended: &[(u32, Tracked)]) {
+    let mut places = table::<Tracked>(daemon, "CONNECTIONS");
+    let mut records = table::<PairRecord>(daemon, "PAIRS");
+    let mut totals = table::<Totals>(daemon, "TOTALS");
+    for (index, place) in ended {
+        places.set(*index, place, 0).expect("a place");
+        let mut record = records.get(&place.conn.slot, 0).expect("its pair's record");
+        record.tracked += 1;
+        records.set(place.conn.slot, record, 0).expect("its pair's record");
+        let mut sums = totals.get(&0, 0).expect("the totals");
+        sums.tracked += 1;
+        totals.set(0, sums, 0).expect("the totals");
+    }
+}
+
+/// What opens next at the address of a missed end may be of no interest to the daemon.
+#[test]
+fn a_socket_that_is_not_watched_is_not_taken_for_one_that_was() {
+    if !can_run("a_socket_that_is_not_watched_is_not_taken_for_one_that_was") {
+        return;
+    }
+    let reused = (0..ATTEMPTS).map(|_| netns::in_namespace(reuse_unwatched)).find(|reused| *reused > 0);
+    reused.expect("an address that is used again");
+}
+
+/// Returns how many of the old ones' addresses were used again.
+fn reuse_unwatched() -> usize {
+    let [watched, other] = [untraced_port(), untraced_port()].map(|port| listen(local(1, port)));
+    let upstream = watched.local_addr().expect("bound").to_string();
+    let port = watched.local_addr().expect("bound").port().to_string();
+    let daemon = Daemon::isolated(&["--include-port", &port]);
+    let old = open(&watched, OLD);
+    let ended = books(&daemon);
+    assert_eq!(ended.len(), 2 * OLD);
+    reset(old);
+    assert_eq!(books(&daemon), []);
+    put_back(&daemon, &ended);
+    let new = open(&other, NEW);
+    let scrape = daemon.scrape();
+    let reused = scrape.whole("finwatch_connections_missed_end_total", &[]);
+    assert_eq!(books(&daemon).len(), 2 * OLD - reused, "an entry goes when another has its address");
+    reset(new);
+    let scrape = daemon.scrape();
+    assert_count("missed", scrape.sum("finwatch_connections_missed_end_total", &[]), reused);
+    for family in ["opened", "closed"] {
+        let name = format!("finwatch_connections_{family}_total");
+        assert_count(family, scrape.sum(&name, &[("upstream", &upstream)]), 2 * OLD);
+    }
     reused
 }
