@@ -12,8 +12,8 @@ use crate::harness::{
     daemon::Daemon,
     detach::on_transitions,
     judge, netns,
-    reference::{FRESH, fresh},
-    traffic::{listen, local, open_and_close},
+    reference::{FRESH, fresh, untraced_port},
+    traffic::{listen, local, open_and_close, pair},
     until,
 };
 
@@ -21,10 +21,23 @@ const HOSTS: u8 = 8;
 const PER_HOST: u32 = 2_500;
 const PORT: u16 = 30_000;
 
+/// Connections that stand still meanwhile, both ends of which are watched.
+const HELD: usize = 400;
+/// With so many the table of live connections has 2,048 places.
+const SMALL_TABLE: [&str; 2] = ["--max-connections", "1024"];
+
 #[test]
 fn twenty_thousand_connections() {
     if can_run("twenty_thousand_connections") {
-        judge(|| twenty_thousand(false));
+        judge(|| twenty_thousand(&[], false));
+    }
+}
+
+/// Where two places in five are taken, as many connections stand elsewhere than at home.
+#[test]
+fn twenty_thousand_connections_in_a_crowded_table() {
+    if can_run("twenty_thousand_connections_in_a_crowded_table") {
+        judge(|| twenty_thousand(&SMALL_TABLE, false));
     }
 }
 
@@ -32,16 +45,18 @@ fn twenty_thousand_connections() {
 #[test]
 fn twenty_thousand_connections_while_sockets_are_walked() {
     if can_run("twenty_thousand_connections_while_sockets_are_walked") {
-        judge(|| twenty_thousand(true));
+        judge(|| twenty_thousand(&[], true));
     }
 }
 
 /// What is wrong, and with the sockets of which port.
-fn twenty_thousand(walked: bool) -> Option<(String, Vec<u16>)> {
+fn twenty_thousand(table: &[&str], walked: bool) -> Option<(String, Vec<u16>)> {
     netns::in_namespace(|| {
         netns::sysctl("ipv4/ip_local_port_range", "25000 65535");
         netns::sysctl("ipv4/ip_local_reserved_ports", &PORT.to_string());
-        let daemon = Daemon::isolated(&FRESH);
+        let daemon = Daemon::isolated(&[&FRESH, table].concat());
+        let still = listen(local(1, untraced_port()));
+        let _held: Vec<_> = (0..if table.is_empty() { 0 } else { HELD }).map(|_| pair(&still)).collect();
         let before = daemon.scrape().sum("finwatch_tracked_connections", &[]);
         let over = AtomicBool::new(false);
         let listeners: Vec<_> = (1..=HOSTS).map(|host| listen(local(host, PORT))).collect();
