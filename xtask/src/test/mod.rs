@@ -33,8 +33,7 @@ use crate::{
     host::{self, Profile},
     interrupt, lab, process,
     setup::{self, Purpose},
-    soak,
-    vm::{self, chosen::MACHINE},
+    soak, vm,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -76,9 +75,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.step("dependencies", || Ok(dependencies::run()))?;
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
-    run.traced("kernel tests", cargo::kernel_tests, || {
-        cargo::run(&["--workspace", "--test", KERNEL, "--", "--skip", MACHINE], 30 * MINUTE)
-    })?;
+    run.traced("kernel tests", cargo::kernel_tests, || cargo::run_kernel(30 * MINUTE))?;
     run.step("kernels", || vm::step(full))?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;
