@@ -1,7 +1,7 @@
 //! Takes over the transitions that the kernel skipped [`crate::set_state::set_state`] for.
 //!
 //! A processor never runs a program in the midst of another run of the same:
-//! <https://github.com/torvalds/linux/blob/v6.12/kernel/trace/bpf_trace.c#L2296-L2318>. A softirq lands in a run and brings a
+//! `__bpf_trace_run` in <https://github.com/torvalds/linux/blob/v6.12/kernel/trace/bpf_trace.c>. A softirq lands in a run and brings a
 //! transition of its own. Where tracepoints are guarded by SRCU ([`FEATURE_PREEMPTIBLE`]) another task may take the processor
 //! besides, for milliseconds and with many transitions. Another program on the same hook is not skipped at the same time,
 //! unless it was interrupted in its turn.
@@ -37,7 +37,7 @@ pub fn missed_2(ctx: BtfTracePointContext) -> i32 {
     take_over(&ctx, Program::Missed2, false)
 }
 
-/// Runs after `missed_2`: each is skipped for a tenth or so of what the one before was.
+/// Runs after `missed_2`, likewise.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn missed_3(ctx: BtfTracePointContext) -> i32 {
     take_over(&ctx, Program::Missed3, true)

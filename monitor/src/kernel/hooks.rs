@@ -147,12 +147,11 @@ pub fn is_doubled(program: &str) -> bool {
     Hook::all().any(|hook| !hook.others.is_empty() && hook.programs(true).any(|one| one == program))
 }
 
-/// Whether another task may run in the midst of a program on a tracepoint. Until 6.19 the kernel let nobody else have the
-/// processor before all programs have run; since then it guards tracepoints by "fast" SRCU, which counts in `srcu_ctr`, and whose
-/// own data each processor has: <https://github.com/torvalds/linux/blob/v7.0/kernel/tracepoint.c#L28>. Kernels up to 6.12 have
-/// data of that name for another purpose.
+/// Whether another task may run in the midst of a program on a tracepoint. Kernels up to 6.18 let nobody else have the
+/// processor before all programs have run; 7.3 guards tracepoints by "fast" SRCU, which counts in `srcu_ctr`, and whose own data
+/// each processor has. Older kernels have the one or the other, for other purposes.
 pub fn preemptible(btf: &Btf<'_>) -> bool {
-    btf.has_variable("tracepoint_srcu_srcu_data") && btf.has_struct("srcu_ctr")
+    btf.has_struct("srcu_ctr") && btf.has_variable("tracepoint_srcu_srcu_data")
 }
 
 /// Begins the name of an iterator hook; the rest is what it goes over.

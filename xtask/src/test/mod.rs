@@ -24,7 +24,7 @@ use std::{
 use anyhow::Result;
 
 pub(crate) use self::{
-    cargo::{KERNEL, result},
+    cargo::{KERNEL, kernel_tests, result},
     summary::Tally,
 };
 use self::{leftovers::Host, only::Only, summary::Summary};
@@ -75,7 +75,7 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     run.step("dependencies", || Ok(dependencies::run()))?;
     run.step("dashboards against Grafana's types", schema::run)?;
     run.step("Helm chart", chart::run)?;
-    run.traced("kernel tests", cargo::kernel_tests, || cargo::run_kernel(30 * MINUTE))?;
+    run.traced("kernel tests", kernel_tests, || cargo::run_kernel(30 * MINUTE))?;
     run.step("kernels", || vm::step(full))?;
     let scenarios = || Ok(nginx_node::SCENARIOS.map(str::to_owned).into());
     run.traced("nginx-node", scenarios, || nginx_node::run(&host::build_finwatch(Profile::Debug)?))?;

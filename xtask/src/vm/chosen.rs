@@ -15,7 +15,10 @@ use super::{
     machine::Processors,
     report::{Plan, Step},
 };
-use crate::{host, process, test::KERNEL};
+use crate::{
+    host, process,
+    test::{KERNEL, kernel_tests},
+};
 
 /// What tests run, beside what this repository builds.
 const PROGRAMS: [&str; 14] = [
@@ -149,7 +152,7 @@ impl Built {
     /// Only tests whose names hold `text`.
     pub(super) fn only(&self, text: &str) -> Result<Vec<Boot>> {
         let mut chosen: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for name in self.names()?.into_iter().filter(|name| name.contains(text)) {
+        for name in kernel_tests()?.into_iter().filter(|name| name.contains(text)) {
             chosen.entry(step_of(&name)).or_default().push(name);
         }
         ensure!(!chosen.is_empty(), "no kernel test's name holds `{text}`");
@@ -169,16 +172,6 @@ impl Built {
             _ => "1",
         };
         step(name, &self.test, [words(&["--test-threads", threads]), tests].concat())
-    }
-
-    /// Every kernel test.
-    fn names(&self) -> Result<Vec<String>> {
-        let mut list = host::command(&self.test);
-        let output =
-            list.args(["--list", "--format", "terse"]).output().context("listing the kernel tests")?;
-        ensure!(output.status.success(), "the kernel tests cannot be listed: {}", output.status);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
     /// The guest only tells what its kernel offers.

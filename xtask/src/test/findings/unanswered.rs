@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const EVERY: u64 = 10;
 const PACE: Duration = Duration::from_millis(100);
 /// Within this time Node.js's first process has handed connections to its workers, which then have them for as long again: one on
-/// its way to a worker that crashes is lost, neither answered nor closed.
+/// its way to a worker that crashes may be lost, neither answered nor closed.
 const HANDED_OVER: Duration = Duration::from_millis(150);
 
 /// nginx that keeps connections, in the right order with any server of [`LONG`].
