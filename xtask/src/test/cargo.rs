@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::Tally;
+use super::{Tally, summary::note_failure};
 use crate::{host, process, process::Running, unseen, vm::chosen::MACHINE};
 
 /// The integration test that needs a kernel which may be traced.
@@ -28,10 +28,19 @@ fn run_and_name(args: &[&str], limit: Duration) -> Result<(Tally, Vec<String>)> 
     let out = running.child().stdout.take().context("the pipe was asked for")?;
     let summing = thread::spawn(move || {
         let (mut tally, mut failed) = (Tally::default(), Vec::new());
+        let mut told: Option<Vec<String>> = None;
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             println!("{line}");
-            tally = tally + result(&line).unwrap_or_default();
+            if let Some(of_binary) = result(&line) {
+                tally = tally + of_binary;
+                told.take().into_iter().for_each(|told| note_failure(told.join("\n")));
+            }
             failed.extend(failure(&line));
+            if line == "failures:" {
+                told.get_or_insert_default();
+            } else if let Some(told) = &mut told {
+                told.push(line);
+            }
         }
         (tally, failed)
     });

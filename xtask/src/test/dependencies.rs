@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Tally;
+use super::{Tally, tell_failure};
 use crate::{host, process};
 
 /// Fetching what the lock file names, on a slow network.
@@ -29,7 +29,7 @@ fn outcome(args: &[&str]) -> Tally {
     match deny(args) {
         Ok(()) => Tally::ONE_PASSED,
         Err(error) => {
-            eprintln!("FAILED: {error:#}; deny.toml says what is allowed, and why");
+            tell_failure(format!("{error:#}; deny.toml says what is allowed, and why"));
             Tally::ONE_FAILED
         }
     }

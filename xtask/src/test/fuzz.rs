@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Tally;
+use super::{Tally, tell_failure};
 use crate::{
     host,
     process::{self, Running},
@@ -46,7 +46,7 @@ pub(super) fn run() -> Result<Tally> {
             Tally::ONE_PASSED
         }
         Err(error) => {
-            eprintln!("FAILED: {error:#}");
+            tell_failure(format!("{error:#}"));
             Tally::ONE_FAILED
         }
     };

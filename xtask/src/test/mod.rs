@@ -25,7 +25,7 @@ use anyhow::Result;
 
 pub(crate) use self::{
     cargo::{KERNEL, kernel_tests, result},
-    summary::Tally,
+    summary::{Tally, tell_failure},
 };
 use self::{leftovers::Host, only::Only, summary::Summary};
 use crate::{
@@ -143,7 +143,7 @@ impl Run {
         println!("\n=== {name}");
         let start = Instant::now();
         let tally = step().unwrap_or_else(|error| {
-            eprintln!("FAILED: {name}: {error:#}");
+            tell_failure(format!("{name}: {error:#}"));
             Tally::ONE_FAILED
         });
         interrupt::check()?;

@@ -51,7 +51,7 @@ pub(crate) fn run(binary: &Path) -> Result<Tally> {
     let off = play(&daemon, off, node, idle, Pool::Off, |burst, _| burst >= bursts)?;
     let outcomes = [lossy.expect_losses(), right.expect_none(), off.expect_none()];
     let failed = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
-    let failed = failed.inspect(|error| eprintln!("FAILED: {error:#}")).count();
+    let failed = failed.inspect(|error| super::tell_failure(format!("{error:#}"))).count();
     Ok(Tally { passed: outcomes.len() - failed, failed, skipped: 0 })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     iter::Sum,
     ops::Add,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,31 @@ use crate::{interrupt, unseen};
 
 /// How often a scenario is played that nobody could see all of.
 const ATTEMPTS: usize = 3;
+
+/// How much of a failure the summary repeats.
+const REPEATED_LINES: usize = 24;
+static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Prints what has failed, now and once more under the summary.
+pub(crate) fn tell_failure(what: String) {
+    eprintln!("FAILED: {what}");
+    note_failure(what);
+}
+
+/// The same of what has been printed.
+pub(super) fn note_failure(what: String) {
+    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+}
+
+/// The beginning of what has failed.
+fn repeated(what: &str) -> String {
+    let mut lines: Vec<_> = what.trim_end().lines().collect();
+    if lines.len() > REPEATED_LINES {
+        lines.truncate(REPEATED_LINES);
+        lines.push("...");
+    }
+    lines.join("\n  ")
+}
 
 /// Tests counted by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +69,7 @@ impl Tally {
             };
             let landed = unseen::transitions().split_off(before);
             if landed.is_empty() || attempt == ATTEMPTS {
-                eprintln!("FAILED: {name} ({seconds:.1} s): {error:#}");
+                tell_failure(format!("{name} ({seconds:.1} s): {error:#}"));
                 return Self::ONE_FAILED;
             }
             let landed = landed.join("\n");
@@ -114,6 +140,13 @@ impl Summary {
                 println!("{:<28} {skipped} {name} SKIPPED: listed above with the reason", "");
             }
         }
+        let failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.is_empty() {
+            println!("\nwhat has failed, as told above:");
+        }
+        for what in failures.iter() {
+            println!("- {}", repeated(what));
+        }
         let total: Tally = self.0.iter().map(|(_, tally, _)| *tally).sum();
         println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
         total
@@ -130,6 +163,14 @@ mod tests {
         assert_eq!(Tally { passed: 0, failed: 0, skipped: 9 }.verdict(), "9 SKIPPED");
         assert_eq!(Tally { passed: 3, failed: 0, skipped: 9 }.verdict(), "ok, 9 SKIPPED");
         assert_eq!(Tally { passed: 3, failed: 1, skipped: 9 }.verdict(), "FAILED");
+    }
+
+    #[test]
+    fn a_long_failure_is_not_repeated_whole() {
+        assert_eq!(repeated("one\ntwo\n"), "one\n  two");
+        let long = repeated(&"line\n".repeat(REPEATED_LINES + 1));
+        assert_eq!(long.lines().count(), REPEATED_LINES + 1);
+        assert!(long.ends_with("..."));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::Tally;
+use super::{Tally, tell_failure};
 use crate::{
     daemon::metrics::Samples,
     host, interrupt,
@@ -54,7 +54,7 @@ pub(super) fn run(wanted: &[&str]) -> Result<Tally> {
                 Ok(()) => Tally::ONE_PASSED,
                 Err(error) => {
                     interrupt::check()?;
-                    eprintln!("FAILED: {name}: {error:#}");
+                    tell_failure(format!("{name}: {error:#}"));
                     Tally::ONE_FAILED
                 }
             };

@@ -93,7 +93,7 @@ pub(super) fn run(binary: &Path, full: bool) -> Result<Tally> {
     drop(daemon);
     checked.push(told_down(&prometheus));
     let failed = checked.iter().filter_map(|one| one.as_ref().err());
-    let failed = failed.inspect(|error| eprintln!("FAILED: {error:#}")).count();
+    let failed = failed.inspect(|error| super::tell_failure(format!("{error:#}"))).count();
     Ok(lab + Tally { passed: checked.len() - failed, failed, skipped: 0 })
 }
 
