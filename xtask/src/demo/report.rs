@@ -93,7 +93,11 @@ finwatch_peer_close_idle_seconds_bucket{side="proxy",proxy="nginx",upstream="127
         let failures = Failures { by_message: [("recv() failed", 3)].into(), ..Failures::default() };
         let seen = Seen { answers: Answers { all: 64, bad_gateway: 2 }, failures };
         let samples = Samples::parse(SAMPLES).expect("well-formed");
-        let idle = IdleTimeout { shortest: Duration::from_secs(2), longest: Duration::from_millis(2040) };
+        let idle = IdleTimeout {
+            shortest: Duration::from_secs(2),
+            median: Duration::from_millis(2020),
+            longest: Duration::from_millis(2040),
+        };
         let metrics_url = "http://127.0.0.1:9778/metrics";
         let findings =
             Findings { upstream: "127.0.0.1:65535", idle, seen: &seen, samples: &samples, metrics_url };

@@ -50,7 +50,7 @@ pub(super) fn tls_race(binary: &Path, _: Times, account: &mut Account) -> Result
     proxy.location("proxy_http_version 1.1; proxy_set_header Connection \"\";");
     let nginx = Nginx::in_front(&[proxy])?;
     let watch = Watch::begin_at(binary, port)?;
-    let mut stage = Stage::of(node, IdleTimeout { shortest: SHORT, longest: SHORT }, nginx);
+    let mut stage = Stage::of(node, IdleTimeout::of(SHORT), nginx);
     let enough = |burst, failed| burst >= ENOUGH_BURSTS && failed >= ENOUGH;
     let seen = stage.play(LIMIT, |burst, seen| enough(burst, seen.failures.all()), |_, _| ())?;
     let verdict = watch.verdict_on(account, port)?;
@@ -105,7 +105,9 @@ fn compare_calls(
         calls.failed,
     )?;
     let opened = verdict.count(proxy, "connections_opened_total", None)?;
-    account.same("connections opened; those the server had calls on", opened, connections)?;
+    account
+        .same("connections opened; those the server had calls on", opened, connections)
+        .with_context(|| verdict.told_of(proxy))?;
     ensure!(connections > 2 * AT_ONCE as u64, "only {connections} connections: GOAWAY was not said");
     account.table(&["measured", ""], [vec!["calls".into(), had.to_string()]]);
     closes(account, &verdict.pair(proxy)?["counts"]);

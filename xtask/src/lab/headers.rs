@@ -112,7 +112,7 @@ pub(super) fn nginx(binary: &Path, _: Times, account: &mut Account) -> Result<()
     let port = node.port();
     let nginx = Nginx::proxy(port, Pool::Kept { connections: POOL, timeout: POOL_TIME })?;
     let watch = Watch::begin_at(binary, port)?;
-    let mut stage = Stage::of(node, IdleTimeout { shortest: IDLE, longest: IDLE }, nginx);
+    let mut stage = Stage::of(node, IdleTimeout::of(IDLE), nginx);
     let seen = stage.play(Duration::from_mins(1), |burst, _| burst >= ROUNDS, |_, _| ())?;
     let verdict = watch.verdict_on(account, port)?;
     losses::compare(account, &verdict, &seen, [])?;

@@ -88,9 +88,14 @@ fn lossy(binary: &Path, times: Times, account: &mut Account, server: &Server<'_>
     )?;
     let verdict = watch.verdict_on(account, port)?;
     let closes = format!("{} to {}", seconds(idle.shortest), seconds(idle.longest));
-    let more = [vec!["the upstream closes after".into(), closes], vec!["bursts".into(), bursts.to_string()]];
+    let more =
+        [vec!["the upstream closes after".into(), closes.clone()], vec!["bursts".into(), bursts.to_string()]];
     let failed = losses::compare(account, &verdict, &seen, more)?;
-    ensure!(failed > 0, "no request met a close in {bursts} bursts");
+    ensure!(
+        failed > 0,
+        "no request met a close in {bursts} bursts, and the upstream closes after {closes}: {}",
+        verdict.told_of("nginx")
+    );
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("node")?;
     ensure!(told.lost() == verdict.lost("nginx")?, "the finding names {}", told.lost());
@@ -108,11 +113,10 @@ pub(super) fn fixed(binary: &Path, times: Times, account: &mut Account) -> Resul
     let nginx = Nginx::proxy(port, Pool::Kept { connections: POOL, timeout: pool })?;
     let watch = Watch::begin_at(binary, port)?;
     // First where an upstream of 5 s lost requests, then where the pool's own time ends.
-    let around = |idle| IdleTimeout { shortest: idle, longest: idle };
-    let mut stage = Stage::of(node, around(if real { race } else { Duration::from_secs(2) }), nginx);
+    let mut stage = Stage::of(node, IdleTimeout::of(if real { race } else { Duration::from_secs(2) }), nginx);
     let bursts = if real { REAL_BURSTS } else { 4 };
     stage.play(REAL_LIMIT, |burst, _| burst >= bursts, |_, _| ())?;
-    stage.pace(around(pool));
+    stage.pace(IdleTimeout::of(pool));
     stage.play(REAL_LIMIT, |burst, _| burst >= bursts + 2, |_, _| ())?;
     interrupt::pause(pool + Duration::from_secs(1))?;
     let seen = stage.seen()?;

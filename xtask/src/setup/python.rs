@@ -39,8 +39,9 @@ pub(crate) fn has_helm() -> bool {
     !CHART.is_empty()
 }
 
+/// What pip is told. The programs name the environment's place, so that one that has moved is not what is asked for.
 fn requirements() -> String {
-    [SERVERS, CHART].concat()
+    format!("# For {}\n{SERVERS}{CHART}", environment().display())
 }
 
 /// Whether Debian's Python can make environments.

@@ -17,8 +17,11 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const STEPS: u32 = 5;
 /// How long before its moment a burst's threads are started.
 const READY: Duration = Duration::from_millis(50);
-/// How far to either side of the timeout the walk goes: about half as long as the upstream's event loop blocks.
+/// How far to either side of the timeout a walk goes: about half as long as the upstream's event loop blocks; then twice and four
+/// times as far, since on a busy machine the timeout may have been measured too long, or be it.
 const AROUND: Duration = Duration::from_millis(15);
+/// How many widths there are, each twice the one before.
+const WIDTHS: u32 = 3;
 
 /// Bursts of requests through nginx, and how far they have come.
 #[derive(Debug)]
@@ -69,7 +72,8 @@ impl Bursts {
 
     /// Walks from a little before the upstream's timeout to a little after it.
     fn gap(&self) -> Duration {
-        (self.idle.shortest + 2 * AROUND * (self.done % STEPS) / (STEPS - 1)).saturating_sub(AROUND)
+        let around = AROUND * (1 << (self.done / STEPS % WIDTHS));
+        (self.idle.median + 2 * around * (self.done % STEPS) / (STEPS - 1)).saturating_sub(around)
     }
 }
 

@@ -73,7 +73,7 @@ fn failures(nginx: &Nginx) -> Result<Failures> {
 
 /// Bursts sent at the moment at which the upstream closes, until enough of them met it.
 fn collide(port: u16, mut failed: impl FnMut() -> Result<u64>) -> Result<u64> {
-    let mut bursts = Bursts::new(port, BURST, IdleTimeout { shortest: SHORT, longest: SHORT });
+    let mut bursts = Bursts::new(port, BURST, IdleTimeout::of(SHORT));
     while bursts.done() < BURSTS {
         bursts.next()?;
         if failed()? >= ENOUGH {
