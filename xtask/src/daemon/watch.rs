@@ -122,7 +122,8 @@ impl Verdict {
 
     /// All that is known of that pair, and what the agent did not see.
     pub(crate) fn told_of(&self, proxy: &str) -> String {
-        format!("{:#?}\n{:#}", self.pair(proxy), self.triage.observation["watch"])
+        let pair = self.pair(proxy).map_or_else(|error| format!("{error:#}"), Value::to_string);
+        format!("{pair}\n{}", self.triage.observation["watch"])
     }
 
     /// How many sockets that this host accepted at the upstream are in a state.
