@@ -24,7 +24,7 @@ pub(crate) fn anomalies(totals: &Totals) -> u64 {
         .sum()
 }
 
-/// What is counted otherwise than the accepting end `upstream` has seen it, by more than nobody could see.
+/// What is counted otherwise than the accepting end `upstream` has seen it, by more than nobody can have seen.
 pub(crate) fn differences(
     samples: &Samples,
     upstream: Ipv4Addr,
@@ -37,7 +37,7 @@ pub(crate) fn differences(
         ("upstream", PORT, acceptor(totals)),
         ("proxy", CLOSED_PORT, refused(totals)),
     ] {
-        let unseen = unseen.of_pair(side, upstream, port);
+        let unseen = unseen.of_pair(side, upstream, port) + totals.closed_by_others();
         let upstream = format!("{upstream}:{port}");
         let pair = [("side", side), ("upstream", upstream.as_str())];
         for family in FAMILIES {

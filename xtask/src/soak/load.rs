@@ -14,7 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::{
-    net::sockopt::set_socket_linger,
+    io::Errno,
+    net::{RecvFlags, recv, sockopt::set_socket_linger},
     thread::{UnshareFlags, unshare_unsafe},
 };
 use serde::{Deserialize, Serialize};
@@ -78,35 +79,58 @@ const CYCLE: [Kind; 16] = {
 
 /// How many connections ended in which way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Totals(BTreeMap<Kind, u64>);
+pub(crate) struct Totals {
+    #[serde(flatten)]
+    by_kind: BTreeMap<Kind, u64>,
+    /// Closes that had not happened when close() returned: another task held the file at that moment, and whoever lets go of it
+    /// last closes the socket. Where that is a task in whose context nobody can see transitions, nobody has seen this one.
+    #[serde(default)]
+    closed_by_others: u64,
+}
 
 impl Totals {
     /// Those of that kind.
     pub(crate) fn of(&self, kind: Kind) -> u64 {
-        self.0.get(&kind).copied().unwrap_or(0)
+        self.by_kind.get(&kind).copied().unwrap_or(0)
     }
 
     /// All of them, those that were refused included.
     pub(crate) fn all(&self) -> u64 {
-        self.0.values().sum()
+        self.by_kind.values().sum()
     }
 
     /// Each kind.
     pub(crate) fn each(&self) -> impl Iterator<Item = (Kind, u64)> {
-        self.0.iter().map(|(kind, count)| (*kind, *count))
+        self.by_kind.iter().map(|(kind, count)| (*kind, *count))
     }
 
-    fn count(&mut self, kind: Kind) {
-        *self.0.entry(kind).or_default() += 1;
+    /// Closes that another task may have carried out.
+    pub(crate) fn closed_by_others(&self) -> u64 {
+        self.closed_by_others
+    }
+
+    fn count(&mut self, kind: Kind, close: Close) {
+        *self.by_kind.entry(kind).or_default() += 1;
+        self.closed_by_others += u64::from(close == Close::ByAnother);
     }
 }
 
 impl AddAssign<&Self> for Totals {
     fn add_assign(&mut self, other: &Self) {
-        for (kind, count) in &other.0 {
-            *self.0.entry(*kind).or_default() += count;
+        for (kind, count) in &other.by_kind {
+            *self.by_kind.entry(*kind).or_default() += count;
         }
+        self.closed_by_others += other.closed_by_others;
     }
+}
+
+/// Who carried out a close().
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    /// The task that called it: on loopback the other end knows when it returns.
+    ByCaller,
+    /// Perhaps another one: the other end knew only later.
+    ByAnother,
 }
 
 /// What each accepting end has seen.
@@ -185,15 +209,15 @@ fn play_until(end: Instant, upstream: Ipv4Addr) -> Result<Totals> {
         if Instant::now() >= end || interrupt::seen() {
             break;
         }
-        play(kind, &listener)
+        let close = play(kind, &listener)
             .with_context(|| format!("{kind:?} with {upstream}, after {} connections", totals.all()))?;
-        totals.count(kind);
+        totals.count(kind, close);
     }
     Ok(totals)
 }
 
 /// One connection from its beginning to its end.
-fn play(kind: Kind, listener: &TcpListener) -> Result<()> {
+fn play(kind: Kind, listener: &TcpListener) -> Result<Close> {
     let address = listener.local_addr().context("the listener's address")?;
     if kind == Kind::Refused {
         return refused(address.ip());
@@ -228,13 +252,13 @@ fn play(kind: Kind, listener: &TcpListener) -> Result<()> {
             drop(acceptor);
             reset(opener)
         }
-        Kind::Refused => Ok(()),
+        Kind::Refused => Ok(Close::ByCaller),
     }
 }
 
-fn refused(host: IpAddr) -> Result<()> {
+fn refused(host: IpAddr) -> Result<Close> {
     match TcpStream::connect(SocketAddr::new(host, CLOSED_PORT)) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Close::ByCaller),
         other => Err(anyhow!("nobody listens on port {CLOSED_PORT}, but: {other:?}")),
     }
 }
@@ -252,15 +276,23 @@ fn abort(end: TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn end_of_stream(mut end: TcpStream) -> Result<()> {
-    let bytes = end.read(&mut [0]).context("the end of the stream")?;
-    ensure!(bytes == 0, "data where the stream should end");
-    Ok(())
+fn end_of_stream(end: TcpStream) -> Result<Close> {
+    let (close, bytes) = far_end_closed(end);
+    ensure!(bytes.context("the end of the stream")? == 0, "data where the stream should end");
+    Ok(close)
 }
 
-fn reset(mut end: TcpStream) -> Result<()> {
-    match end.read(&mut [0]) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-        other => Err(anyhow!("a reset should have come, but: {other:?}")),
+/// What can be read after the far end was closed: at once, where its own task has done that.
+fn far_end_closed(mut end: TcpStream) -> (Close, io::Result<usize>) {
+    match recv(&end, &mut [0; 1], RecvFlags::DONTWAIT) {
+        Err(Errno::AGAIN) => (Close::ByAnother, end.read(&mut [0])),
+        read => (Close::ByCaller, read.map(|(_, bytes)| bytes).map_err(Into::into)),
+    }
+}
+
+fn reset(end: TcpStream) -> Result<Close> {
+    match far_end_closed(end) {
+        (close, Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(close),
+        (_, other) => Err(anyhow!("a reset should have come, but: {other:?}")),
     }
 }
