@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     ops::AddAssign,
     process::Stdio,
     thread,
@@ -231,26 +231,26 @@ fn play(kind: Kind, listener: &TcpListener) -> Result<Close> {
         Kind::OpenerCloses => {
             exchange(&mut opener, &mut acceptor)?;
             drop(opener);
-            end_of_stream(acceptor)
+            end_of_stream(&acceptor)
         }
         Kind::AcceptorCloses => {
             exchange(&mut opener, &mut acceptor)?;
             drop(acceptor);
-            end_of_stream(opener)
+            end_of_stream(&opener)
         }
         Kind::OpenerAborts => {
             abort(opener)?;
-            reset(acceptor)
+            reset(&acceptor)
         }
         Kind::AcceptorAborts => {
             abort(acceptor)?;
-            reset(opener)
+            reset(&opener)
         }
         Kind::RequestUnread => {
             opener.write_all(&REQUEST).context("a request")?;
             acceptor.peek(&mut [0]).context("the request")?;
             drop(acceptor);
-            reset(opener)
+            reset(&opener)
         }
         Kind::Refused => Ok(Close::ByCaller),
     }
@@ -276,21 +276,23 @@ fn abort(end: TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn end_of_stream(end: TcpStream) -> Result<Close> {
+/// The far end was closed; then this one, in its own task whoever holds the file: nobody is left to notice a late close.
+fn end_of_stream(end: &TcpStream) -> Result<Close> {
     let (close, bytes) = far_end_closed(end);
     ensure!(bytes.context("the end of the stream")? == 0, "data where the stream should end");
+    end.shutdown(Shutdown::Write).context("closing the other end")?;
     Ok(close)
 }
 
 /// What can be read after the far end was closed: at once, where its own task has done that.
-fn far_end_closed(mut end: TcpStream) -> (Close, io::Result<usize>) {
-    match recv(&end, &mut [0; 1], RecvFlags::DONTWAIT) {
+fn far_end_closed(mut end: &TcpStream) -> (Close, io::Result<usize>) {
+    match recv(end, &mut [0; 1], RecvFlags::DONTWAIT) {
         Err(Errno::AGAIN) => (Close::ByAnother, end.read(&mut [0])),
         read => (Close::ByCaller, read.map(|(_, bytes)| bytes).map_err(Into::into)),
     }
 }
 
-fn reset(end: TcpStream) -> Result<Close> {
+fn reset(end: &TcpStream) -> Result<Close> {
     match far_end_closed(end) {
         (close, Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(close),
         (_, other) => Err(anyhow!("a reset should have come, but: {other:?}")),
