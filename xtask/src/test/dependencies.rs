@@ -22,7 +22,7 @@ pub(super) fn run() -> Tally {
         );
         return tally + Tally { skipped: 1, ..Tally::default() };
     }
-    tally + outcome(&["check", "--disable-fetch", "advisories"])
+    tally + outcome(&["check", "advisories"])
 }
 
 fn outcome(args: &[&str]) -> Tally {
