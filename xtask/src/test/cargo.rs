@@ -16,40 +16,67 @@ use crate::{host, process, process::Running, unseen, vm::chosen::MACHINE};
 /// The integration test that needs a kernel which may be traced.
 pub(crate) const KERNEL: &str = "kernel";
 
-/// Runs a `cargo test` and sums what its binaries report; what fails without a failed test counts as one.
-pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Tally> {
-    Ok(run_and_name(args, limit)?.0)
+/// What a `cargo test` came to.
+#[derive(Default)]
+struct Outcome {
+    tally: Tally,
+    /// The names of the tests that failed.
+    failed: Vec<String>,
+    /// What each binary printed of them.
+    told: Vec<String>,
 }
 
-/// The same, and the names of the tests that failed.
-fn run_and_name(args: &[&str], limit: Duration) -> Result<(Tally, Vec<String>)> {
+impl Outcome {
+    /// Takes in a line of what is printed; `telling` says whether failures are being told.
+    fn read(&mut self, line: &str, telling: &mut bool) {
+        if let Some(of_binary) = result(line) {
+            self.tally = self.tally + of_binary;
+            *telling = false;
+        }
+        self.failed.extend(failure(line));
+        match self.told.last_mut().filter(|_| *telling) {
+            Some(told) => {
+                told.push_str(line);
+                told.push('\n');
+            }
+            None if line == "failures:" => {
+                *telling = true;
+                self.told.push(String::new());
+            }
+            None => {}
+        }
+    }
+
+    /// For the summary: what was printed of the tests that failed.
+    fn noted(self) -> Tally {
+        self.told.into_iter().for_each(note_failure);
+        self.tally
+    }
+}
+
+/// Runs a `cargo test` and sums what its binaries report; what fails without a failed test counts as one.
+pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Tally> {
+    Ok(played(args, limit)?.noted())
+}
+
+fn played(args: &[&str], limit: Duration) -> Result<Outcome> {
     let mut command = host::cargo();
     let mut running = Running::spawn("cargo test", command.arg("test").args(args).stdout(Stdio::piped()))?;
     let out = running.child().stdout.take().context("the pipe was asked for")?;
     let summing = thread::spawn(move || {
-        let (mut tally, mut failed) = (Tally::default(), Vec::new());
-        let mut told: Option<Vec<String>> = None;
+        let (mut outcome, mut telling) = (Outcome::default(), false);
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             println!("{line}");
-            if let Some(of_binary) = result(&line) {
-                tally = tally + of_binary;
-                told.take().into_iter().for_each(|told| note_failure(told.join("\n")));
-            }
-            failed.extend(failure(&line));
-            if line == "failures:" {
-                told.get_or_insert_default();
-            } else if let Some(told) = &mut told {
-                told.push(line);
-            }
+            outcome.read(&line, &mut telling);
         }
-        (tally, failed)
+        outcome
     });
     let status = running.wait(limit)?;
-    let (mut tally, failed) = summing.join().ok().context("reading what cargo test printed")?;
-    if !status.success() && tally.failed == 0 {
-        tally.failed = 1;
+    let mut outcome = summing.join().ok().context("reading what cargo test printed")?;
+    if !status.success() && outcome.tally.failed == 0 {
+        outcome.tally.failed = 1;
     }
-    Ok((tally, failed))
+    Ok(outcome)
 }
 
 /// Where kernel tests listen.
@@ -61,11 +88,12 @@ pub(crate) fn run_kernel(limit: Duration) -> Result<Tally> {
     unseen::watch();
     let before = unseen::transitions().len();
     let args = ["--workspace", "--test", KERNEL, "--"];
-    let (tally, failed) = run_and_name(&[&args[..], &["--skip", MACHINE]].concat(), limit)?;
+    let outcome = played(&[&args[..], &["--skip", MACHINE]].concat(), limit)?;
+    let (tally, failed) = (outcome.tally, &outcome.failed);
     let mut landed = unseen::transitions().split_off(before);
     landed.retain(|line| is_of_a_test(line));
     if landed.is_empty() || failed.is_empty() || failed.len() != tally.failed {
-        return Ok(tally);
+        return Ok(outcome.noted());
     }
     eprintln!("{failed:?} once more, since nobody could see:\n{}", landed.join("\n"));
     let failed: Vec<_> = failed.iter().map(String::as_str).collect();
@@ -148,6 +176,17 @@ mod tests {
         assert!(is_of_a_test("inet_sock_set_state: sport=24003 dport=40122 saddr=127.0.0.1"));
         assert!(is_of_a_test("inet_sock_set_state: sport=40122 dport=30000 saddr=127.0.0.1"));
         assert!(!is_of_a_test("inet_sock_set_state: sport=40122 dport=80 saddr=127.0.0.1"));
+    }
+
+    #[test]
+    fn failures_are_told_binary_by_binary() {
+        let (mut outcome, mut telling) = (Outcome::default(), false);
+        let printed = "test one ... FAILED\n\nfailures:\n\n---- one stdout ----\nwhy\n\nfailures:\n    one\n\n\
+                       test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\ntest two ... ok\n";
+        printed.lines().for_each(|line| outcome.read(line, &mut telling));
+        assert_eq!(outcome.failed, ["one"]);
+        assert_eq!(outcome.tally, Tally { passed: 1, failed: 1, skipped: 0 });
+        assert_eq!(outcome.told, ["\n---- one stdout ----\nwhy\n\nfailures:\n    one\n\n"]);
     }
 
     #[test]

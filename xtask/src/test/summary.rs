@@ -31,7 +31,7 @@ pub(super) fn note_failure(what: String) {
 
 /// The beginning of what has failed.
 fn repeated(what: &str) -> String {
-    let mut lines: Vec<_> = what.trim_end().lines().collect();
+    let mut lines: Vec<_> = what.trim().lines().collect();
     if lines.len() > REPEATED_LINES {
         lines.truncate(REPEATED_LINES);
         lines.push("...");
