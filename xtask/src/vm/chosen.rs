@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// What tests run, beside what this repository builds.
-const PROGRAMS: [&str; 14] = [
-    "sh", "cat", "curl", "env", "install", "ip", "nft", "nginx", "nsenter", "setpriv", "sleep", "ss", "tc",
-    "tmux",
+const PROGRAMS: [&str; 17] = [
+    "sh", "cat", "clear", "curl", "env", "install", "ip", "mv", "nft", "nginx", "nsenter", "setpriv",
+    "sleep", "ss", "stty", "tc", "tmux",
 ];
 /// What these read.
 const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
-const TREES: [&str; 2] = ["/etc/nginx", "/lib/terminfo"];
+const TREES: [&str; 3] = ["/etc/nginx", "/lib/terminfo", "/usr/lib/locale/C.utf8"];
 /// Under this name the guest's environment says that the kernel is a virtual machine's of its own.
 const IN_MACHINE: (&str, &str) = ("FINWATCH_TEST_VM", "1");
 /// They share a daemon, and one look at it serves all that wait for one.
@@ -149,13 +149,17 @@ impl Built {
         vec![boot(Processors::One, one), boot(Processors::Two, two)]
     }
 
-    /// Only tests whose names hold `text`.
-    pub(super) fn only(&self, text: &str) -> Result<Vec<Boot>> {
+    /// Only tests whose names hold one of the texts that are wanted.
+    pub(super) fn only(&self, wanted: &[String]) -> Result<Vec<Boot>> {
+        let tests = kernel_tests()?;
+        let is_of = |text: &String, name: &String| name.contains(text.as_str());
+        for text in wanted {
+            ensure!(tests.iter().any(|name| is_of(text, name)), "no kernel test's name holds `{text}`");
+        }
         let mut chosen: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for name in kernel_tests()?.into_iter().filter(|name| name.contains(text)) {
+        for name in tests.into_iter().filter(|name| wanted.iter().any(|text| is_of(text, name))) {
             chosen.entry(step_of(&name)).or_default().push(name);
         }
-        ensure!(!chosen.is_empty(), "no kernel test's name holds `{text}`");
         let two = chosen.remove(TWO);
         let exactly = |(name, tests): (&str, Vec<String>)| {
             self.step(name, std::iter::once("--exact".to_owned()).chain(tests).collect())

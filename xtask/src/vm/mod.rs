@@ -51,9 +51,9 @@ pub(crate) struct Args {
     /// Every kernel and every test that can run in a virtual machine, not the short form
     #[arg(long)]
     all: bool,
-    /// Only tests whose names hold this text
+    /// Only tests whose names hold this text; may be given several times
     #[arg(long, value_name = "TEXT")]
-    test: Option<String>,
+    test: Vec<String>,
     /// Writes docs/kernels.md from what `finwatch check` finds on every kernel; with --all, also which tests have passed there
     #[arg(long, conflicts_with_all = ["kernel", "test"])]
     document: bool,
@@ -124,10 +124,10 @@ pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let extent = if args.all { Extent::All } else { Extent::Short };
     let lost = if args.kernel.is_empty() { lost } else { Vec::new() };
     let boots = |built: &Built| {
-        let tests = match &args.test {
-            Some(text) => built.only(text)?,
-            None if args.all || !args.document => built.tests(extent),
-            None => Vec::new(),
+        let tests = match args.test.as_slice() {
+            [] if args.all || !args.document => built.tests(extent),
+            [] => Vec::new(),
+            texts => built.only(texts)?,
         };
         Ok(args.document.then(|| built.look()).into_iter().chain(tests).collect())
     };

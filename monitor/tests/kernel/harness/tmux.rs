@@ -1,6 +1,6 @@
 //! A real terminal: one window of a tmux server of our own.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread};
 
 use super::until;
 
@@ -19,11 +19,15 @@ impl Tmux {
     }
 
     fn ask(&self, arguments: &[&str]) -> String {
-        let mut tmux = Command::new("tmux");
-        tmux.env_remove("TMUX").arg("-S").arg(self.directory.path().join("tmux")).arg("-u").args(arguments);
-        let output = tmux.output().expect("tmux starts");
+        let output = self.client(arguments).output().expect("tmux starts");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.env_remove("TMUX").arg("-S").arg(self.directory.path().join("tmux")).arg("-u").args(arguments);
+        tmux
     }
 
     /// Types text.
@@ -89,6 +93,11 @@ fn read(file: &Path) -> Option<String> {
 
 impl Drop for Tmux {
     fn drop(&mut self) {
-        self.ask(&["kill-server"]);
+        // A panic while there is one already would end all other tests, too.
+        if thread::panicking() {
+            drop(self.client(&["kill-server"]).output());
+        } else {
+            self.ask(&["kill-server"]);
+        }
     }
 }
