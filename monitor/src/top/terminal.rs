@@ -1,6 +1,6 @@
 //! The terminal: taken over while a [`Screen`] lives, and given back as it was, also on panic.
 
-use std::io;
+use std::{io, thread};
 
 use ratatui::{DefaultTerminal, Frame};
 
@@ -30,6 +30,10 @@ impl Drop for Screen {
     fn drop(&mut self) {
         // Where the terminal is gone there is nothing to give back.
         drop(self.0.show_cursor());
-        drop(ratatui::try_restore());
+        // A panic has given it back already: once more, and the cursor would stand where it was before the report, which whatever
+        // comes next would write over.
+        if !thread::panicking() {
+            drop(ratatui::try_restore());
+        }
     }
 }

@@ -189,7 +189,7 @@ fn how_it_leaves_the_terminal() {
         tmux.command("clear");
         let this = env::current_exe().expect("a path");
         tmux.command(&format!(
-            "{HELPER}=1 {} --exact top::helper --nocapture; echo status=$?",
+            "RUST_BACKTRACE=0 {HELPER}=1 {} --exact top::helper --nocapture; echo status=$?",
             this.display()
         ));
         tmux.shows("a panic", |screen| {

@@ -94,7 +94,8 @@ impl Outcome {
             } else if name == CHECK {
                 self.tally = self.tally + Tally::ONE_PASSED;
             } else if [SEQUENCES_STEP, OTHERS, ALONE, TWO].contains(&name) {
-                let counted = output.lines().find_map(result);
+                // The last: a test may have printed that of another.
+                let counted = output.lines().filter_map(result).next_back();
                 self.tally = self.tally + counted.unwrap_or_default();
                 if status != Some(0) || counted.is_none() {
                     self.told = format!("{}{output}", self.told);
