@@ -176,7 +176,8 @@ fn offers(suites: &Suites) -> (Vec<Offer>, Vec<Outcome>) {
 fn chosen(offers: &[Offer], names: &[String]) -> Result<Vec<Offer>> {
     let mut chosen = Vec::new();
     for name in names {
-        match offers.iter().find(|offer| offer.suite == name || offer.is_of(name)) {
+        let is_called = |offer: &&Offer| offer.suite == name || offer.version == *name || offer.is_of(name);
+        match offers.iter().find(is_called) {
             Some(offer) => chosen.push(offer.clone()),
             None => bail!("no suite offers the kernel {name}: `cargo xtask vm --list` shows what there is"),
         }
