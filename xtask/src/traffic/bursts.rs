@@ -18,7 +18,7 @@ const STEPS: u32 = 5;
 /// How long before its moment a burst's threads are started.
 const READY: Duration = Duration::from_millis(50);
 /// How far to either side of the timeout a walk goes: about half as long as the upstream's event loop blocks; then twice and four
-/// times as far, since on a busy machine the timeout may have been measured too long, or be it.
+/// times as far, since on a busy machine the timeout may have been measured too short or too long.
 const AROUND: Duration = Duration::from_millis(15);
 /// How many widths there are, each twice the one before.
 const WIDTHS: u32 = 3;

@@ -38,8 +38,8 @@ use crate::{
 const AT_ONCE: usize = 2;
 /// Every test, emulated, on a busy host.
 const LIMIT: Duration = Duration::from_hours(2);
-/// How often a machine is booted whose kernel does not reach its first process: QEMU 7.2, emulating several processors at
-/// once, now and then lets one of them run into code that another is patching. No test has begun by then.
+/// How often a machine is booted whose kernel does not reach its first process: emulated by QEMU 7.2, 6.12 was seen to die
+/// within two seconds. No test has begun by then.
 const BOOTS: u32 = 3;
 
 /// Flags of `cargo xtask vm`.

@@ -85,7 +85,7 @@ impl Gate {
     /// The next call, once it is made; `None` when there will be no more.
     pub(crate) fn next(&self) -> Option<Waiting<'_>> {
         let mut question = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry, as it is told. Asked first, since kernels up to 6.1 at least wait for calls of a daemon that is gone.
+        // SAFETY: one entry, as it is told. Asked first: on 6.1 the wait for a call of a daemon that was gone did not end.
         let ready = unsafe { libc::poll(&raw mut question, 1, -1) };
         if ready != 1 || question.revents & libc::POLLIN == 0 {
             return None;
