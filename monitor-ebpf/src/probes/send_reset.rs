@@ -4,6 +4,9 @@
 //! null, a mini-socket or a listener, `skb` is null for a reset that no segment provoked. The reason, which kernels
 //! up to 6.9 do not have, is not needed: the connection's own story tells.
 //! <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/tcp.h#L77-L152>
+//!
+//! What the kernel skips a program for, the next one takes over, as [`crate::missed`] does with transitions. A reset
+//! leaves nothing that would show whether it was counted, so it is noted.
 
 use core::{ffi::c_void, ptr::addr_of_mut};
 
@@ -11,14 +14,14 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use finwatch_ebpf::{
     cause::Cause,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
-    wire::{CONN_LOCAL_FIN, CONN_RST_SENT, ClosedConnection, Counter, FILTER_NETNS},
+    wire::{CONN_LOCAL_FIN, CONN_RST_SENT, ClosedConnection, Counter, FEATURE_PREEMPTIBLE, FILTER_NETNS},
 };
 
 use crate::{
     connections::{find, recall, recall_ended, record_of},
     count::{add, count},
     incidents::report_late,
-    maps::{offset, setting, totals},
+    maps::{RESETS_NOTED, offset, setting, totals},
     socket::{Common, length, load},
 };
 
@@ -28,13 +31,85 @@ const FIN: u8 = 1;
 /// The hook.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let skb: *const c_void = ctx.arg(1);
-    match Common::new(sk) {
-        Some(sk) => of_socket(sk, skb),
-        None => no_socket(|| namespace_of(skb)),
-    }
+    let reset = Reset::of(&ctx);
+    reset.note();
+    reset.look();
     0
+}
+
+/// Runs after `send_reset`.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn send_reset_2(ctx: BtfTracePointContext) -> i32 {
+    take_over(&ctx, setting!(features) & FEATURE_PREEMPTIBLE == 0)
+}
+
+/// Runs after `send_reset_2`, where other tasks may run in the midst of it.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn send_reset_3(ctx: BtfTracePointContext) -> i32 {
+    take_over(&ctx, true)
+}
+
+/// `last` says whether no other looks at the reset after this one.
+#[inline(always)]
+fn take_over(ctx: &BtfTracePointContext, last: bool) -> i32 {
+    let reset = Reset::of(ctx);
+    if reset.is_noted() {
+        if last {
+            reset.forget();
+        }
+        return 0;
+    }
+    if !last {
+        reset.note();
+    }
+    reset.look();
+    0
+}
+
+/// One reset, told from all others that are being sent by what it is about. Where the last program was skipped its note stays,
+/// and would be taken for that of another about the same two addresses that the first is skipped for.
+#[derive(Clone, Copy)]
+struct Reset {
+    sk: *const c_void,
+    skb: *const c_void,
+}
+
+impl Reset {
+    #[inline(always)]
+    fn of(ctx: &BtfTracePointContext) -> Self {
+        Self { sk: ctx.arg(0), skb: ctx.arg(1) }
+    }
+
+    #[inline(always)]
+    fn key(self) -> [u64; 2] {
+        [self.sk as u64, self.skb as u64]
+    }
+
+    /// Notes that it is looked at.
+    #[inline(always)]
+    fn note(self) {
+        // The oldest make room in a full table: an insertion does not fail.
+        let _ = RESETS_NOTED.insert(self.key(), 1, 0);
+    }
+
+    #[inline(always)]
+    fn is_noted(self) -> bool {
+        RESETS_NOTED.get_ptr(self.key()).is_some()
+    }
+
+    #[inline(always)]
+    fn forget(self) {
+        // It is there, or another has made it go.
+        let _ = RESETS_NOTED.remove(self.key());
+    }
+
+    #[inline(always)]
+    fn look(self) {
+        match Common::new(self.sk) {
+            Some(sk) => of_socket(sk, self.skb),
+            None => no_socket(|| namespace_of(self.skb)),
+        }
+    }
 }
 
 #[inline(always)]

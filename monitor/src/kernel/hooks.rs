@@ -51,7 +51,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_receive_reset",
         kind: HookKind::Tracepoint(1),
         program: "receive_reset",
-        others: &[],
+        others: &["receive_reset_2", "receive_reset_3"],
         purpose: "resets that reach a socket",
         without: "resets received are not counted and lost requests are not found",
         partial: "",
@@ -61,7 +61,7 @@ pub const HOOKS: [Hook; 4] = [
         name: "tcp_send_reset",
         kind: HookKind::Tracepoint(3),
         program: "send_reset",
-        others: &[],
+        others: &["send_reset_2", "send_reset_3"],
         purpose: "resets that this host sends",
         without: "resets sent are not counted",
         partial: "this kernel does not trace resets without a full socket: late data met by a TIME_WAIT socket and \

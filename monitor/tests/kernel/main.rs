@@ -20,6 +20,7 @@ mod limits;
 mod machine;
 #[cfg(target_arch = "x86_64")]
 mod missed_ends;
+mod missed_resets;
 mod names;
 mod namespaces;
 mod observe;

@@ -16,7 +16,8 @@ use super::{
 
 const MEBIBYTE: f64 = 1.0 / 1_048_576.0;
 /// The daemon's programs, whose shares are told.
-const PROGRAMS: [&str; 4] = ["set_state", "missed", "receive_reset", "send_reset"];
+const PROGRAMS: [&str; 6] =
+    ["set_state", "missed", "receive_reset", "receive_reset_2", "send_reset", "send_reset_2"];
 
 /// One mode over all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -16,7 +16,18 @@ const NAMESPACES: &str = "/run/netns";
 /// The kernel frees programs a moment after their last user went.
 const GRACE: Duration = Duration::from_secs(5);
 /// What finwatch calls its programs that are always attached.
-const PROGRAMS: [&str; 6] = ["set_state", "missed", "missed_2", "missed_3", "receive_reset", "send_reset"];
+const PROGRAMS: [&str; 10] = [
+    "set_state",
+    "missed",
+    "missed_2",
+    "missed_3",
+    "receive_reset",
+    "receive_reset_2",
+    "receive_reset_3",
+    "send_reset",
+    "send_reset_2",
+    "send_reset_3",
+];
 
 /// What there is at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -28,10 +28,15 @@ pub(crate) fn is_preemptible() -> bool {
     preemptible(&Btf::parse(&types).expect("types"))
 }
 
-/// The programs that look at transitions on this kernel, in the order in which they run.
-pub(crate) fn on_transitions() -> Vec<&'static str> {
-    let hook = HOOKS.iter().find(|hook| hook.name == "inet_sock_set_state").expect("there is one");
+/// The programs on a hook on this kernel, in the order in which they run.
+pub(crate) fn programs_on(hook: &str) -> Vec<&'static str> {
+    let hook = HOOKS.iter().find(|one| one.name == hook).expect("there is one");
     hook.programs(is_preemptible()).collect()
+}
+
+/// Those that look at transitions.
+pub(crate) fn on_transitions() -> Vec<&'static str> {
+    programs_on("inet_sock_set_state")
 }
 
 /// Detaches these programs of the daemon `pid`.
