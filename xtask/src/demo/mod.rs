@@ -38,7 +38,7 @@ pub(crate) fn play(metrics_url: &str) -> Result<()> {
     );
     let mut stage = Stage::set(node, idle, traffic::mismatched_pool())?;
     println!("demo: bursts of {} requests with pauses about as long, until {ENOUGH} 502s", traffic::POOL);
-    let seen = stage.play(
+    let seen = stage.play_until_lost(
         LIMIT,
         |burst, seen| seen.answers.bad_gateway >= ENOUGH && burst >= ENOUGH_BURSTS,
         |burst, seen| println!("demo: burst {burst:>2}: {:>3} 502s so far", seen.answers.bad_gateway),

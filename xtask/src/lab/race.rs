@@ -1,9 +1,6 @@
 //! Requests through nginx at the very moment at which its upstream closes idle connections, or would.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 
@@ -24,8 +21,6 @@ use crate::{
 const ENOUGH_BURSTS: u32 = 6;
 const ENOUGH_LOST: u64 = 4;
 const LIMIT: Duration = Duration::from_mins(1);
-/// After so many bursts without a loss the timeout is measured anew.
-const PATIENCE: u32 = 5;
 /// The same with real times: minutes of them.
 const REAL_BURSTS: u32 = 40;
 const REAL_LIMIT: Duration = Duration::from_mins(10);
@@ -82,25 +77,15 @@ fn lossy(binary: &Path, times: Times, account: &mut Account, server: &Server<'_>
         Times::Real => (REAL_LIMIT, REAL_BURSTS),
         Times::Scaled => (LIMIT, ENOUGH_BURSTS),
     };
-    let end = Instant::now() + limit;
     let mut bursts = 0;
-    let seen = loop {
-        let measured_at = bursts;
-        let seen = stage.play(
-            end.saturating_duration_since(Instant::now()),
-            |burst, seen| {
-                bursts = burst;
-                let lost = seen.failures.all();
-                burst >= enough && lost >= ENOUGH_LOST || lost == 0 && burst >= measured_at + PATIENCE
-            },
-            |_, _| (),
-        )?;
-        if seen.failures.all() > 0 || Instant::now() >= end {
-            break seen;
-        }
-        // It may have been measured at a moment at which the machine had more to do.
-        stage.pace(stage.node().measure_idle_timeout()?);
-    };
+    let seen = stage.play_until_lost(
+        limit,
+        |burst, seen| {
+            bursts = burst;
+            burst >= enough && seen.failures.all() >= ENOUGH_LOST
+        },
+        |_, _| (),
+    )?;
     let verdict = watch.verdict_on(account, port)?;
     let closes = format!("{} to {}", seconds(idle.shortest), seconds(idle.longest));
     let more =

@@ -7,11 +7,7 @@ use anyhow::{Result, ensure};
 use super::Tally;
 use crate::{
     daemon::Daemon,
-    traffic::{
-        self, POOL, Seen, Stage,
-        nginx::Pool,
-        node::{IdleTimeout, Node},
-    },
+    traffic::{self, POOL, Seen, Stage, nginx::Pool, node::Node},
 };
 
 /// The longest one scenario's traffic goes on.
@@ -39,32 +35,31 @@ pub(crate) fn run(binary: &Path) -> Result<Tally> {
     let [lossy, right, off] = SCENARIOS;
     let (node, idle) = traffic::short_upstream()?;
     let mut bursts = 0;
-    let lossy = play(&daemon, lossy, node, idle, traffic::mismatched_pool(), |burst, seen| {
-        bursts = burst;
-        seen.answers.bad_gateway >= ENOUGH_502 && burst >= ENOUGH_BURSTS
-    })?;
-    // The same bursts at the same pace, whatever the upstream does now.
+    let lossy = {
+        let mut stage = Stage::set(node, idle, traffic::mismatched_pool())?;
+        let enough = |burst, seen: &Seen| {
+            bursts = burst;
+            seen.answers.bad_gateway >= ENOUGH_502 && burst >= ENOUGH_BURSTS
+        };
+        let seen = stage.play_until_lost(LIMIT, enough, |_, _| ())?;
+        compare(&daemon, lossy, &stage, seen)?
+    };
+    // As many bursts at the same pace, whatever the upstream does now.
+    let none_lost = |name, node, pool| {
+        let mut stage = Stage::set(node, idle, pool)?;
+        let seen = stage.play(LIMIT, |burst, _| burst >= bursts, |_, _| ())?;
+        compare(&daemon, name, &stage, seen)
+    };
     let pool = Pool::Kept { connections: POOL, timeout: idle.shortest };
-    let node = Node::start(LONG_UPSTREAM)?;
-    let right = play(&daemon, right, node, idle, pool, |burst, _| burst >= bursts)?;
-    let node = traffic::short_upstream()?.0;
-    let off = play(&daemon, off, node, idle, Pool::Off, |burst, _| burst >= bursts)?;
+    let right = none_lost(right, Node::start(LONG_UPSTREAM)?, pool)?;
+    let off = none_lost(off, traffic::short_upstream()?.0, Pool::Off)?;
     let outcomes = [lossy.expect_losses(), right.expect_none(), off.expect_none()];
     let failed = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     let failed = failed.inspect(|error| super::tell_failure(format!("{error:#}"))).count();
     Ok(Tally { passed: outcomes.len() - failed, failed, skipped: 0 })
 }
 
-fn play(
-    daemon: &Daemon,
-    name: &'static str,
-    node: Node,
-    idle: IdleTimeout,
-    pool: Pool,
-    enough: impl FnMut(u32, &Seen) -> bool,
-) -> Result<Compared> {
-    let mut stage = Stage::set(node, idle, pool)?;
-    let seen = stage.play(LIMIT, enough, |_, _| ())?;
+fn compare(daemon: &Daemon, name: &'static str, stage: &Stage, seen: Seen) -> Result<Compared> {
     let samples = daemon.scrape()?;
     let lost = traffic::lost(&samples, &stage.upstream())?;
     println!("{name}:");

@@ -39,6 +39,8 @@ const UPSTREAM_KEEP_ALIVE: Duration = Duration::from_secs(1);
 const SHORTEST_USEFUL: Duration = Duration::from_millis(1500);
 /// Longer than any upstream here keeps a connection: the misconfiguration.
 const TOO_LONG: Duration = Duration::from_mins(1);
+/// After so many bursts without a loss the upstream's idle time is measured anew.
+const PATIENCE: u32 = 5;
 /// Kernel and logs settle this long after the last answer.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
@@ -119,6 +121,31 @@ impl Stage {
             if enough(self.bursts.done(), &seen) || Instant::now() >= end {
                 interrupt::pause(SETTLE)?;
                 return self.seen();
+            }
+        }
+    }
+
+    /// The same where requests are to be lost. As long as none is, the idle time is measured anew from time to time: it may have
+    /// been measured at a moment at which the machine had more to do.
+    pub(crate) fn play_until_lost(
+        &mut self,
+        limit: Duration,
+        mut enough: impl FnMut(u32, &Seen) -> bool,
+        mut tell: impl FnMut(u32, &Seen),
+    ) -> Result<Seen> {
+        let end = Instant::now() + limit;
+        loop {
+            let patient_until = self.bursts.done() + PATIENCE;
+            let seen = self.play(
+                end.saturating_duration_since(Instant::now()),
+                |burst, seen| enough(burst, seen) || seen.failures.all() == 0 && burst >= patient_until,
+                &mut tell,
+            )?;
+            if enough(self.bursts.done(), &seen) || Instant::now() >= end {
+                return Ok(seen);
+            }
+            if seen.failures.all() == 0 {
+                self.pace(self.node.measure_idle_timeout()?);
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn lossy(binary: &Path, daemon: &Daemon, account: &mut Account) -> Re
     let proxy = mismatched(&node.address());
     let mut stage = Stage::of(node, idle, Nginx::in_front(slice::from_ref(&proxy))?);
     let mut bursts = 0;
-    let seen = stage.play(
+    let seen = stage.play_until_lost(
         LIMIT,
         |burst, seen| {
             bursts = burst;

@@ -66,7 +66,7 @@ pub(super) fn play() -> Result<Played> {
 fn lossy(end: Instant) -> Result<(String, Seen)> {
     let (node, idle) = traffic::short_upstream()?;
     let mut stage = Stage::set(node, idle, traffic::mismatched_pool())?;
-    let seen = stage.play(
+    let seen = stage.play_until_lost(
         LIMIT,
         |_, seen| seen.failures.all() >= ENOUGH_LOST && Instant::now() >= end,
         |_, _| (),
