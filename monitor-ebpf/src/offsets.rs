@@ -116,6 +116,8 @@ fields! {
     skb_cb = "sk_buff", "cb";
     /// The segment's flags, within TCP's notes.
     segment_flags = "tcp_skb_cb", "tcp_flags";
+    /// The number of a segment's first byte.
+    segment_seq = "tcp_skb_cb", "seq";
     /// The device a segment came in on.
     skb_dev = "sk_buff", "dev";
     /// The device's namespace.

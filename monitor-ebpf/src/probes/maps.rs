@@ -79,9 +79,10 @@ pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(SET_BY_AGENT, BPF_
 #[map]
 pub static RESETTING: LruHashMap<u64, ClosedConnection> = LruHashMap::with_max_entries(RESETTING_SLOTS, 0);
 
-/// Resets that are being looked at, by socket and segment as the kernel passes them; the oldest make room.
+/// Resets that are being looked at, by socket and segment as the kernel passes them, and what tells them from others about the
+/// same two addresses; the oldest make room.
 #[map]
-pub static RESETS_NOTED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1_024, 0);
+pub static RESETS_NOTED: LruHashMap<[u64; 2], u32> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Which slots of [`PAIRS`] belong to a pair: apart from the records, so that the agent finds those in use without looking
 /// at any other. It maps both into its memory.

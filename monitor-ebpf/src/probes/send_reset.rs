@@ -22,7 +22,7 @@ use crate::{
     count::{add, count},
     incidents::report_late,
     maps::{RESETS_NOTED, offset, setting, totals},
-    socket::{Common, length, load},
+    socket::{Common, Tcp, length, load},
 };
 
 /// The flag in a segment; its FIN counts one in its length.
@@ -66,8 +66,8 @@ fn take_over(ctx: &BtfTracePointContext, last: bool) -> i32 {
     0
 }
 
-/// One reset, told from all others that are being sent by what it is about. Where the last program was skipped its note stays,
-/// and would be taken for that of another about the same two addresses that the first is skipped for.
+/// One reset, told from all others that are being sent by its addresses. Its note stays where the last program was skipped,
+/// and must not be taken for that of a later one: sockets and segments come and go at the same addresses.
 #[derive(Clone, Copy)]
 struct Reset {
     sk: *const c_void,
@@ -85,16 +85,29 @@ impl Reset {
         [self.sk as u64, self.skb as u64]
     }
 
+    /// What another about the same two addresses does not have: the number of the segment that is answered, or the
+    /// connection's ports.
+    #[inline(always)]
+    fn about(self) -> u32 {
+        if !self.skb.is_null() {
+            return load(self.skb, offset!(skb_cb) + offset!(segment_seq));
+        }
+        let Some(sk) = Common::new(self.sk) else { return 0 };
+        let local = sk.tcp().map_or(0, Tcp::local_port);
+        u32::from(sk.remote_port()) << 16 | u32::from(local)
+    }
+
     /// Notes that it is looked at.
     #[inline(always)]
     fn note(self) {
         // The oldest make room in a full table: an insertion does not fail.
-        let _ = RESETS_NOTED.insert(self.key(), 1, 0);
+        let _ = RESETS_NOTED.insert(self.key(), self.about(), 0);
     }
 
     #[inline(always)]
     fn is_noted(self) -> bool {
-        RESETS_NOTED.get_ptr(self.key()).is_some()
+        // SAFETY: a value of the map, which outlives the program's run; read in one go.
+        RESETS_NOTED.get_ptr(self.key()).is_some_and(|about| unsafe { *about } == self.about())
     }
 
     #[inline(always)]
