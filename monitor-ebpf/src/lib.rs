@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod cause;
 pub mod closed;
+pub mod comm;
 pub mod connection;
 pub mod evidence;
 pub mod histogram;

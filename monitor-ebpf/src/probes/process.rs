@@ -8,7 +8,10 @@ use aya_ebpf::helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
     },
 };
-use finwatch_ebpf::wire::{COMM_LEN, FEATURE_TYPED_TASK};
+use finwatch_ebpf::{
+    comm::trimmed,
+    wire::{COMM_LEN, FEATURE_TYPED_TASK},
+};
 
 use crate::{
     maps::{offset, setting},
@@ -17,8 +20,6 @@ use crate::{
 
 /// What newer Node.js calls its main thread, whatever the program: a name that says nothing, in words.
 const GENERIC: [u64; 2] = [u64::from_le_bytes(*b"MainThre"), u64::from_le_bytes(*b"ad\0\0\0\0\0\0")];
-/// The bytes of the second word up to the name's end.
-const END_OF_GENERIC: u64 = 0xff_ffff;
 
 /// The process of the current task.
 #[inline(always)]
@@ -47,11 +48,8 @@ pub fn name() -> [u64; 2] {
 /// A name that says something.
 #[inline(always)]
 fn telling(comm: [u64; 2], leader: u64) -> [u64; 2] {
-    let [first, second] = GENERIC;
-    if comm[0] == first && (comm[1] ^ second) & END_OF_GENERIC == 0 {
-        return executable(comm, leader);
-    }
-    comm
+    let comm = trimmed(comm);
+    if comm == GENERIC { executable(comm, leader) } else { comm }
 }
 
 /// The name of the executable, or `comm` where that cannot be told.

@@ -38,14 +38,16 @@ const APART: &str = "2";
 /// Each over each family.
 const SEQUENCES: &str = "sequences::";
 /// The short form of everything else: what touches the kernel in a way of its own.
-const SHORT: [&str; 10] = [
+const SHORT: [&str; 12] = [
     "adoption::old_connections_of_a_proxy",
     "adoption::old_connections_of_an_upstream",
     "fallbacks::without_the_iterator",
     "filters::every_hook_is_attached_whatever_is_filtered",
     "levels::every_state_of_a_proxy_v6",
     "levels::every_state_of_an_upstream_v4",
+    "levels_netlink::netlink_processes_with_one_upstream",
     "missed_ends::missed_ends_are_closed_in_the_books",
+    "missed_resets::the_next_program_counts_resets",
     "ports::the_same_addresses_in_three_namespaces",
     "quiet_namespaces::a_namespace_that_is_only_mounted_is_found",
     "requests::requests_are_counted_exactly",
