@@ -21,8 +21,8 @@ use crate::harness::{
     until,
 };
 
-/// A missed end is looked for twice, half a minute apart.
-const LONG: Duration = Duration::from_secs(150);
+/// A missed end is looked for twice, half a minute apart, and not met by two walks: where nothing happens, one a minute.
+const LONG: Duration = Duration::from_mins(5);
 const OPEN: usize = 5;
 
 /// Ends connections with RST: nothing is left of them.

@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Closed by then, however late the upstream's timer is.
 const LATE: Duration = Duration::from_millis(1500);
 /// Bursts that may meet a close, and losses that are enough.
-const BURSTS: u32 = 12;
+const BURSTS: u32 = 32;
 const ENOUGH: u64 = 4;
 /// For so long at a time uvicorn's event loop is blocked where a race is wanted.
 const BLOCKED_SECONDS: f32 = 0.04;
