@@ -172,7 +172,6 @@ impl Rounds {
             scan(&announced, due)
         };
         self.refused.retain(|inode| found.contains_key(inode));
-        self.gone.retain(|inode| !found.contains_key(inode));
         let lost: Vec<u32> = self.known.keys().filter(|inode| !found.contains_key(inode)).copied().collect();
         for inode in lost {
             self.forget(inode);
@@ -205,6 +204,8 @@ impl Rounds {
         match result.flatten() {
             Ok((_, None)) => false,
             Ok((facts, Some(found))) => {
+                // A new one has the number: until it is read, what is tracked there is the old one's.
+                self.gone.remove(&inode);
                 let untracked = found.walk.untracked > 0;
                 let walks = namespace.last.as_ref().map_or(0, |last| last.level.walks) + 1;
                 namespace.last = Some(Visit::new(now, facts, found, (name(inode, self.host), walks)));

@@ -14,7 +14,7 @@ use crate::{
         haproxy::HaProxy,
         logs::Failures,
         nginx::{Nginx, Pool},
-        node::IdleTimeout,
+        node::measure_idle_timeout,
         python::Python,
         requests::{PATIENT, at_once},
     },
@@ -72,8 +72,8 @@ fn failures(nginx: &Nginx) -> Result<Failures> {
 }
 
 /// Bursts sent at the moment at which the upstream closes, until enough of them met it.
-fn collide(port: u16, mut failed: impl FnMut() -> Result<u64>) -> Result<u64> {
-    let mut bursts = Bursts::new(port, BURST, IdleTimeout::of(SHORT));
+fn collide(port: u16, upstream: u16, mut failed: impl FnMut() -> Result<u64>) -> Result<u64> {
+    let mut bursts = Bursts::new(port, BURST, measure_idle_timeout(("127.0.0.1", upstream), 2 * SHORT)?);
     while bursts.done() < BURSTS {
         bursts.next()?;
         if failed()? >= ENOUGH {
@@ -114,7 +114,7 @@ pub(super) fn uvicorn_lossy(binary: &Path, account: &mut Account) -> Result<()> 
     expect_closes(account, &verdict, "nginx", BURSTS, 2.5)?;
     verdict.only("latent_race", "nginx")?.listens("uvicorn")?;
 
-    let failed = collide(nginx.port(), || Ok(failures(&nginx)?.all()))?;
+    let failed = collide(nginx.port(), uvicorn.port(), || Ok(failures(&nginx)?.all()))?;
     let verdict = watch.verdict_on(account, uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("uvicorn")?;
@@ -162,7 +162,7 @@ pub(super) fn haproxy_lossy(binary: &Path, account: &mut Account) -> Result<()> 
     told.listens("uvicorn")?;
     told.advises("HAProxy", "pool-purge-delay")?;
 
-    let failed = collide(haproxy.port(), || haproxy.failed_exchanges())?;
+    let failed = collide(haproxy.port(), uvicorn.port(), || haproxy.failed_exchanges())?;
     let verdict = watch.verdict_on(account, uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("uvicorn")?;
