@@ -1,11 +1,7 @@
 //! Takes programs away from a running daemon: it is made to close its own links, so that the kernel detaches them and what
 //! happens from then on is missed, as it is when the kernel skips a program.
 
-use std::{
-    collections::HashMap,
-    env, fs,
-    process::{Command, Stdio},
-};
+use std::{collections::HashMap, env, fs, process::Command};
 
 use finwatch::kernel::{
     btf::Btf,
@@ -13,7 +9,11 @@ use finwatch::kernel::{
     loader::BTF_PATH,
 };
 use nix::{
-    sys::{ptrace, wait::waitpid},
+    sys::{
+        ptrace,
+        signal::Signal,
+        wait::{WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 
@@ -21,6 +21,9 @@ use super::until;
 
 const HELPER_TARGET: &str = "FINWATCH_HELPER_TARGET";
 const HELPER_LINK: &str = "FINWATCH_HELPER_LINK";
+
+/// The instruction `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// Whether this kernel lets other tasks run in the midst of programs.
 pub(crate) fn is_preemptible() -> bool {
@@ -51,13 +54,17 @@ pub(crate) fn detach(pid: Pid, programs: &[&str]) {
     assert_eq!(links.len(), programs.len(), "a link each: {links:?}");
     for link in &links {
         // A process of its own: the daemon's parent would take its stops for its end.
-        let status = Command::new("/proc/self/exe")
+        let helper = Command::new("/proc/self/exe")
             .args(["--exact", "harness::detach::helper", "--test-threads", "1"])
             .env(HELPER_TARGET, pid.to_string())
             .env(HELPER_LINK, link.to_string())
-            .stdout(Stdio::null())
-            .status();
-        assert!(status.expect("the test binary starts again").success(), "link {link} is closed");
+            .output();
+        let output = helper.expect("the test binary starts again");
+        assert!(
+            output.status.success(),
+            "link {link} is closed: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
     until("the links are gone", || {
         (!self::links(pid).iter().any(|(_, program)| wanted(*program))).then_some(())
@@ -86,27 +93,40 @@ fn helper() {
     close_in(Pid::from_raw(target.parse().expect("a process")), link);
 }
 
-/// Stops a process, has it call close() where it stands, and lets it go on as if nothing had been.
+/// Stops a process that waits in a system call, has it call close() with that call's own instruction, and lets it go on as
+/// if nothing had been. Its code stays as it is: other threads run it meanwhile.
 fn close_in(target: Pid, descriptor: u64) {
-    /// `syscall`.
-    const SYSCALL: i64 = 0x050f;
-    ptrace::attach(target).expect("a process that may be traced");
-    waitpid(target, None).expect("it stops");
-    let registers = ptrace::getregs(target).expect("it has stopped");
-    let here = registers.rip as ptrace::AddressType;
-    let code = ptrace::read(target, here).expect("its code");
-    ptrace::write(target, here, code & !0xffff | SYSCALL).expect("its code");
+    ptrace::seize(target, ptrace::Options::empty()).expect("a process that may be traced");
+    let registers = until("it waits in a system call", || {
+        ptrace::interrupt(target).expect("it is traced");
+        next_stop(target, |status| matches!(status, WaitStatus::PtraceEvent(..)));
+        let registers = ptrace::getregs(target).expect("it has stopped");
+        let before = (registers.rip - SYSCALL.len() as u64) as ptrace::AddressType;
+        let code = ptrace::read(target, before).expect("its code").to_ne_bytes();
+        if code.starts_with(&SYSCALL) {
+            return Some(registers);
+        }
+        ptrace::cont(target, None).expect("it has stopped");
+        None
+    });
     let mut call = registers;
+    call.rip -= SYSCALL.len() as u64;
     call.rax = libc::SYS_close.cast_unsigned();
     call.rdi = descriptor;
     // What it was doing in the kernel is not begun anew yet.
     call.orig_rax = u64::MAX;
     ptrace::setregs(target, call).expect("it has stopped");
     ptrace::step(target, None).expect("one instruction");
-    waitpid(target, None).expect("it stops again");
-    let result = ptrace::getregs(target).expect("it has stopped").rax;
-    ptrace::write(target, here, code).expect("its code");
+    next_stop(target, |status| matches!(status, WaitStatus::Stopped(_, Signal::SIGTRAP)));
+    let after = ptrace::getregs(target).expect("it has stopped");
     ptrace::setregs(target, registers).expect("it has stopped");
     ptrace::detach(target, None).expect("it has stopped");
-    assert_eq!(result, 0, "close() succeeds");
+    assert_eq!(after.rip, registers.rip, "one instruction was run");
+    assert_eq!(after.rax.cast_signed(), 0, "close() succeeds");
+}
+
+/// Waits until a process stops, which must be so.
+fn next_stop(target: Pid, expected: impl FnOnce(&WaitStatus) -> bool) {
+    let status = waitpid(target, None).expect("it stops");
+    assert!(expected(&status), "{status:?}");
 }
