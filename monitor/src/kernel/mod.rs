@@ -9,6 +9,7 @@ pub mod dumper;
 pub mod error;
 pub mod expiry;
 pub mod hooks;
+mod known;
 pub mod listeners;
 pub mod loader;
 pub mod lock;

@@ -1,7 +1,7 @@
 //! A round: every network namespace in which something may have changed is walked, and one snapshot comes of it.
 
 use std::{
-    collections::{BTreeMap, HashMap as StdHashMap, HashSet},
+    collections::HashMap as StdHashMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -12,10 +12,11 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use finwatch_ebpf::{levels::MAX_NAMESPACES, live, wire::PairKey};
+use finwatch_ebpf::{live, wire::PairKey};
 
 use super::{
     error::KernelError,
+    known::Known,
     loader::{Options, host_netns, own_netns, take_array, typed},
     mapped::Tables,
     missed::Missed,
@@ -82,19 +83,11 @@ pub struct Rounds {
     parts: Parts,
     home: Home,
     host: u32,
-    known: BTreeMap<u32, Namespace>,
+    known: Known,
     scanned: Option<Instant>,
     searched: Option<Instant>,
     looked: Option<Instant>,
     touched: StdHashMap<u32, (u32, u16)>,
-    refused: HashSet<u32>,
-    /// Once read and no longer found. (One that was never found may be out of sight: other rights, another `/proc`.)
-    gone: HashSet<u32>,
-}
-
-struct Namespace {
-    path: PathBuf,
-    last: Option<Visit>,
 }
 
 impl Rounds {
@@ -107,13 +100,11 @@ impl Rounds {
             parts,
             home: Home::new()?,
             host: host_netns(),
-            known: BTreeMap::new(),
+            known: Known::default(),
             scanned: None,
             searched: None,
             looked: None,
             touched: StdHashMap::new(),
-            refused: HashSet::new(),
-            gone: HashSet::new(),
         })
     }
 
@@ -160,7 +151,7 @@ impl Rounds {
                 tracing::trace!(%error, inode, "an announcement is gone");
             }
         }
-        let new = announced.iter().any(|inode| !self.known.contains_key(inode));
+        let new = announced.iter().any(|inode| !self.known.contains(*inode));
         let due = self.scanned.is_none_or(|scanned| now.duration_since(scanned) >= SCAN_ANYWAY);
         if !new && !due {
             return;
@@ -171,29 +162,20 @@ impl Rounds {
         } else {
             scan(&announced, due)
         };
-        self.refused.retain(|inode| found.contains_key(inode));
-        let lost: Vec<u32> = self.known.keys().filter(|inode| !found.contains_key(inode)).copied().collect();
-        for inode in lost {
-            self.forget(inode);
-        }
-        for (inode, path) in found {
-            let namespace = self.known.entry(inode).or_insert(Namespace { path: PathBuf::new(), last: None });
-            namespace.path = path;
-        }
+        self.known.found(found);
     }
 
     /// Walks where it is needed; returns the namespaces in which untracked connections were met.
     fn walk_all(&mut self, now: Instant, adopts: bool) -> Vec<u32> {
-        let all: Vec<u32> = self.known.keys().copied().collect();
-        all.into_iter().filter(|inode| self.visit(*inode, now, adopts)).collect()
+        self.known.inodes().into_iter().filter(|inode| self.visit(*inode, now, adopts)).collect()
     }
 
     /// Walks one namespace if it is needed; tells whether untracked connections were met.
     fn visit(&mut self, inode: u32, now: Instant, adopts: bool) -> bool {
-        let Some(namespace) = self.known.get_mut(&inode) else { return false };
-        let last = namespace.last.as_ref();
+        let Some((path, last)) = self.known.get(inode) else { return false };
+        let walks = last.map_or(0, |last| last.level.walks) + 1;
         let Parts { reader, processes, .. } = &mut self.parts;
-        let result = self.home.visit(inode, &namespace.path, || {
+        let result = self.home.visit(inode, path, || {
             let facts = Facts::read()?;
             if !adopts && last.is_some_and(|last| last.still_holds(&facts, now)) {
                 return Ok((facts, None));
@@ -204,11 +186,8 @@ impl Rounds {
         match result.flatten() {
             Ok((_, None)) => false,
             Ok((facts, Some(found))) => {
-                // A new one has the number: until it is read, what is tracked there is the old one's.
-                self.gone.remove(&inode);
                 let untracked = found.walk.untracked > 0;
-                let walks = namespace.last.as_ref().map_or(0, |last| last.level.walks) + 1;
-                namespace.last = Some(Visit::new(now, facts, found, (name(inode, self.host), walks)));
+                self.known.read(inode, Visit::new(now, facts, found, (name(inode, self.host), walks)));
                 untracked
             }
             Err(error) => {
@@ -221,10 +200,10 @@ impl Rounds {
     /// A namespace that cannot be entered: gone, most often. The next round finds it again if there is another way to
     /// it.
     fn lost(&mut self, inode: u32, error: &io::Error) {
-        self.forget(inode);
         if error.kind() != io::ErrorKind::PermissionDenied {
+            self.known.lost(inode);
             self.scanned = None;
-        } else if self.refused.insert(inode) {
+        } else if self.known.refused(inode) {
             tracing::warn!(
                 netns = inode,
                 "a network namespace may not be entered (CAP_SYS_ADMIN and CAP_SYS_PTRACE are missing): its sockets \
@@ -234,18 +213,10 @@ impl Rounds {
         tracing::debug!(netns = inode, %error, "a network namespace was not walked");
     }
 
-    fn forget(&mut self, inode: u32) {
-        let was_read = self.known.remove(&inode).is_some_and(|namespace| namespace.last.is_some());
-        if was_read && self.gone.len() < MAX_NAMESPACES as usize {
-            self.gone.insert(inode);
-        }
-    }
-
     fn search_missed(&mut self, now: Instant) {
-        let met: u64 =
-            self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.tracked).sum();
+        let met: u64 = self.known.visits().map(|last| last.tracked).sum();
         if !self.parts.reader.meets_connections() || self.parts.tables.totals().tracked <= met {
-            self.gone.clear();
+            self.known.clear_gone();
             return;
         }
         if !is_due(self.searched, now) {
@@ -255,14 +226,8 @@ impl Rounds {
         // What is gone must be so now.
         self.scanned = None;
         self.discover(now);
-        let latest = self.known.values().filter_map(|known| known.last.as_ref()).map(|last| last.id).max();
-        let last_walk = |inode| match self.known.get(&inode) {
-            Some(known) => known.last.as_ref().map(|last| last.id),
-            // Whatever walk came last would have met nothing there.
-            None if self.gone.contains(&inode) => latest,
-            None => None,
-        };
-        if let Err(error) = self.parts.missed.search(&self.parts.tables, last_walk) {
+        if let Err(error) = self.parts.missed.search(&self.parts.tables, |inode| self.known.last_walk(inode))
+        {
             tracing::warn!(%error, "connections whose end was missed cannot be looked for");
         }
     }
@@ -277,8 +242,7 @@ impl Rounds {
             .iter()
             .map(|(slot, (_, touched))| (*slot, PairLevel { touched: *touched, ..PairLevel::default() }))
             .collect();
-        let visits = || self.known.values().filter_map(|known| known.last.as_ref());
-        for (slot, record) in visits().flat_map(|last| &last.levels) {
+        for (slot, record) in self.known.visits().flat_map(|last| &last.levels) {
             pairs.entry(*slot).or_default().add(record);
         }
         for (slot, level) in &pairs {
@@ -288,7 +252,7 @@ impl Rounds {
             taken: begun,
             duration: begun.elapsed(),
             pairs,
-            namespaces: visits().map(|last| last.level.clone()).collect(),
+            namespaces: self.known.visits().map(|last| last.level.clone()).collect(),
         }
     }
 }
