@@ -38,30 +38,54 @@ impl Watch {
 
     /// What triage says about everything that ends at `upstream`, since the beginning; the account has it, too.
     pub(crate) fn verdict(&self, account: &mut Account, upstream: &str) -> Result<Verdict> {
-        let triage = self.daemon.triage(self.begun.elapsed() + BEFORE)?;
-        let verdict = Verdict { triage, upstream: upstream.to_owned() };
-        account.look(verdict.trouble());
-        Ok(verdict)
+        self.look(account, upstream.to_owned(), None)
     }
 
     /// The same of a port of the loopback address.
     pub(crate) fn verdict_on(&self, account: &mut Account, port: u16) -> Result<Verdict> {
-        self.verdict(account, &format!("127.0.0.1:{port}"))
+        self.look(account, on_loopback(port), None)
     }
+
+    /// The same, without what other clients than `proxy` do: the one that measures when the upstream closes lets it close,
+    /// which triage tells of.
+    pub(crate) fn verdict_of(
+        &self,
+        account: &mut Account,
+        proxy: &'static str,
+        port: u16,
+    ) -> Result<Verdict> {
+        self.look(account, on_loopback(port), Some(proxy))
+    }
+
+    fn look(&self, account: &mut Account, upstream: String, proxy: Option<&'static str>) -> Result<Verdict> {
+        let triage = self.daemon.triage(self.begun.elapsed() + BEFORE)?;
+        let verdict = Verdict { triage, upstream, proxy };
+        account.look(verdict.trouble());
+        Ok(verdict)
+    }
+}
+
+fn on_loopback(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 /// What triage says about one upstream.
 pub(crate) struct Verdict {
     triage: Triage,
     upstream: String,
+    /// The only client that matters.
+    proxy: Option<&'static str>,
 }
 
 impl Verdict {
     /// Everything that is wrong with the upstream.
     pub(crate) fn trouble(&self) -> Vec<&Value> {
+        let of_other = |subject: &Value| {
+            self.proxy.is_some_and(|proxy| subject["side"] == "proxy" && subject["proxy"] != proxy)
+        };
         self.triage
             .about(&self.upstream)
-            .filter(|finding| finding["harm"]["class"] != "informative")
+            .filter(|finding| finding["harm"]["class"] != "informative" && !of_other(&finding["subject"]))
             .collect()
     }
 

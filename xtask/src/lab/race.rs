@@ -86,7 +86,7 @@ fn lossy(binary: &Path, times: Times, account: &mut Account, server: &Server<'_>
         },
         |_, _| (),
     )?;
-    let verdict = watch.verdict_on(account, port)?;
+    let verdict = watch.verdict_of(account, "nginx", port)?;
     let closes = format!("{} to {}", seconds(idle.shortest), seconds(idle.longest));
     let more =
         [vec!["the upstream closes after".into(), closes.clone()], vec!["bursts".into(), bursts.to_string()]];

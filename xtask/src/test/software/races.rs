@@ -115,7 +115,7 @@ pub(super) fn uvicorn_lossy(binary: &Path, account: &mut Account) -> Result<()> 
     verdict.only("latent_race", "nginx")?.listens("uvicorn")?;
 
     let failed = collide(nginx.port(), uvicorn.port(), || Ok(failures(&nginx)?.all()))?;
-    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    let verdict = watch.verdict_of(account, "nginx", uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "nginx")?;
     told.listens("uvicorn")?;
     told.advises("uvicorn", "--timeout-keep-alive 65")?;
@@ -163,7 +163,7 @@ pub(super) fn haproxy_lossy(binary: &Path, account: &mut Account) -> Result<()> 
     told.advises("HAProxy", "pool-purge-delay")?;
 
     let failed = collide(haproxy.port(), uvicorn.port(), || haproxy.failed_exchanges())?;
-    let verdict = watch.verdict_on(account, uvicorn.port())?;
+    let verdict = watch.verdict_of(account, "haproxy", uvicorn.port())?;
     let told = verdict.only("keep_alive_race", "haproxy")?;
     told.listens("uvicorn")?;
     println!(
