@@ -40,3 +40,14 @@ impl Triage {
         self.findings.iter().filter(move |finding| finding["subject"]["upstream"] == upstream)
     }
 }
+
+/// Whether the finding is about something wrong.
+pub(crate) fn is_trouble(finding: &Value) -> bool {
+    finding["harm"]["class"] != "informative"
+}
+
+/// Whether it is about what another client of the upstream does than `proxy`: the one that measures when the upstream closes
+/// lets it close, which triage tells of.
+pub(crate) fn is_of_other_client(finding: &Value, proxy: &str) -> bool {
+    finding["subject"]["side"] == "proxy" && finding["subject"]["proxy"] != proxy
+}

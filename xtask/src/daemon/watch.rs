@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Daemon, triage::Triage};
+use super::{
+    Daemon,
+    triage::{Triage, is_of_other_client, is_trouble},
+};
 use crate::{account::Account, traffic::LOST};
 
 /// Asked for on top of a scenario's time, so that the window begins with the daemon.
@@ -46,8 +49,7 @@ impl Watch {
         self.look(account, on_loopback(port), None)
     }
 
-    /// The same, without what other clients than `proxy` do: the one that measures when the upstream closes lets it close,
-    /// which triage tells of.
+    /// The same, without what other clients than `proxy` do.
     pub(crate) fn verdict_of(
         &self,
         account: &mut Account,
@@ -80,12 +82,10 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// Everything that is wrong with the upstream.
     pub(crate) fn trouble(&self) -> Vec<&Value> {
-        let of_other = |subject: &Value| {
-            self.proxy.is_some_and(|proxy| subject["side"] == "proxy" && subject["proxy"] != proxy)
-        };
+        let of_other = |finding| self.proxy.is_some_and(|proxy| is_of_other_client(finding, proxy));
         self.triage
             .about(&self.upstream)
-            .filter(|finding| finding["harm"]["class"] != "informative" && !of_other(&finding["subject"]))
+            .filter(|finding| is_trouble(finding) && !of_other(finding))
             .collect()
     }
 

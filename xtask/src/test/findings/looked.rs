@@ -7,7 +7,11 @@ use serde_json::Value;
 
 use crate::{
     account::Account,
-    daemon::{Daemon, metrics::Samples, triage::Triage},
+    daemon::{
+        Daemon,
+        metrics::Samples,
+        triage::{Triage, is_of_other_client, is_trouble},
+    },
     traffic,
 };
 
@@ -84,9 +88,8 @@ impl Looked {
     pub(super) fn troubles<'a>(&'a self, addresses: &'a [&str]) -> impl Iterator<Item = &'a Value> {
         self.triage.findings.iter().filter(|finding| is_trouble(finding)).filter(|finding| {
             let subject = &finding["subject"];
-            let of_client = subject["side"] == "proxy" && subject["proxy"] != "nginx";
             let here = subject["upstream"].as_str().is_none_or(|upstream| addresses.contains(&upstream));
-            here && !of_client
+            here && !is_of_other_client(finding, "nginx")
         })
     }
 
@@ -106,10 +109,6 @@ impl Looked {
     pub(super) fn lost(&self, upstream: &str) -> Result<u64> {
         traffic::lost(&self.samples, upstream)
     }
-}
-
-fn is_trouble(finding: &Value) -> bool {
-    finding["harm"]["class"] != "informative"
 }
 
 /// Fails unless the finding is that sure.
