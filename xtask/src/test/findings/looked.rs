@@ -99,6 +99,13 @@ impl Looked {
         pairs.iter().find(|pair| traffic::pair(upstream).iter().all(|(label, value)| pair[*label] == *value))
     }
 
+    /// The upstream's side of the pair with a proxy at that address.
+    pub(super) fn upstreams_side(&self, proxy: &str, upstream: &str) -> Option<&Value> {
+        let labels = [("side", "upstream"), ("proxy", proxy), ("upstream", upstream)];
+        let pairs = self.triage.observation["pairs"].as_array()?;
+        pairs.iter().find(|pair| labels.iter().all(|(label, value)| pair[*label] == *value))
+    }
+
     /// A counter of nginx's side of the pair.
     pub(super) fn count(&self, family: &str, label: Option<(&str, &str)>, upstream: &str) -> Result<u64> {
         let labels: Vec<_> = traffic::pair(upstream).into_iter().chain(label).collect();
