@@ -60,7 +60,7 @@ pub(super) fn equal(_: &Path, daemon: &Daemon, account: &mut Account) -> Result<
     let node = Node::serve(&Server::obeying(EQUAL))?;
     let idle = node.measure_idle_timeout()?;
     let measuring = node.connections()?;
-    let timeout = idle.shortest + BETWEEN;
+    let timeout = idle.median + BETWEEN;
     let mut proxy = keeping(&node.address());
     proxy.upstream(&format!("keepalive_timeout {}ms;", timeout.as_millis()));
     let nginx = Nginx::in_front(&[proxy])?;

@@ -57,7 +57,7 @@ pub(super) fn closes(binary: &Path, _: &Daemon, account: &mut Account) -> Result
             all.collect::<Result<()>>()
         })?;
         interrupt::pause(if burst % 2 == 0 {
-            (idle.shortest + STEP * (burst / 2 % STEPS)).saturating_sub(STEP * (STEPS / 2))
+            (idle.median + STEP * (burst / 2 % STEPS)).saturating_sub(STEP * (STEPS / 2))
         } else {
             idle.longest + LONGER
         })?;
