@@ -16,7 +16,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use crate::model::observation::Observation;
+use crate::model::{labels::Side, observation::Observation};
 use finding::{Finding, Subject};
 use kinds::Kind;
 
@@ -41,19 +41,21 @@ fn name_who_is_behind(findings: &mut [Finding], observation: &Observation) {
     }
 }
 
-/// Where both ends are on this host, the upstream's view of a race says nothing that the proxy's does not.
+/// Where both ends are on this host, the upstream's view of lost requests says nothing that the proxy's does not.
 fn drop_views_of_the_same(findings: &mut Vec<Finding>) {
-    let upstream_of = |finding: &Finding| match &finding.subject {
-        Subject::Pair(labels) => Some(labels.upstream.clone()),
+    let labels_of = |finding: &Finding| match &finding.subject {
+        Subject::Pair(labels) => Some(labels.clone()),
         _ => None,
     };
-    let races: Vec<_> = findings
+    let lossy: Vec<_> = findings
         .iter()
-        .filter(|finding| finding.kind == Kind::KeepAliveRace)
-        .filter_map(upstream_of)
+        .filter(|finding| finding.harm.requests_lost > 0)
+        .filter_map(labels_of)
+        .filter(|labels| labels.side == Side::Proxy)
+        .map(|labels| labels.upstream)
         .collect();
     findings.retain(|finding| {
-        let told = upstream_of(finding).is_some_and(|upstream| races.contains(&upstream));
+        let told = labels_of(finding).is_some_and(|labels| lossy.contains(&labels.upstream));
         finding.kind != Kind::OwnSideCloses || !told
     });
 }

@@ -3,11 +3,14 @@
 use finwatch_ebpf::wire::Counter;
 
 use super::scene::{
-    Happened as _, directives, innocent, kinds, nginx_and_node, observation, only, proxy, upstream,
+    Happened, directives, innocent, kinds, nginx_and_node, observation, only, proxy, upstream,
 };
-use crate::triage::{
-    finding::{Candidate, End, HarmClass, Level},
-    kinds::Kind,
+use crate::{
+    model::observation::Pair,
+    triage::{
+        finding::{Candidate, End, HarmClass, Level},
+        kinds::Kind,
+    },
 };
 
 #[test]
@@ -187,7 +190,7 @@ fn an_upstream_that_closes_right_after_its_answer_is_no_latent_race() {
     );
 }
 
-fn own_side() -> crate::model::observation::Pair {
+fn own_side() -> Pair {
     upstream("10.0.0.2", "10.0.0.7:80")
         .always(Counter::Opened, 80)
         .local_closes(&[(5.0, 75)])
@@ -207,6 +210,31 @@ fn this_host_closes_what_a_proxy_uses() {
         .always(Counter::ClosedReset, 7)
         .always(Counter::SentUnreadDataAtClose, 7);
     assert_eq!(only(&observation(vec![unread])).harm.requests_lost, 7);
+}
+
+#[test]
+fn goodbyes_do_not_hide_requests_that_were_not_read() {
+    let pair = upstream("10.0.0.2", "10.0.0.7:443")
+        .local_closes(&[(5.0, 75)])
+        .always(Counter::SentDataAfterClose, 70)
+        .always(Counter::ClosedReset, 7)
+        .always(Counter::SentUnreadDataAtClose, 7);
+    let finding = only(&observation(vec![pair]));
+    assert_eq!((finding.kind, finding.harm.requests_lost), (Kind::OwnSideCloses, 7));
+}
+
+fn closed_unread(happened: fn(Pair, Counter, u64) -> Pair) -> Pair {
+    let pair = happened(upstream("10.0.0.2", "10.0.0.7:80"), Counter::ClosedReset, 128);
+    happened(pair, Counter::SentUnreadDataAtClose, 128).listener("node")
+}
+
+#[test]
+fn requests_that_this_host_does_not_read_are_told_without_a_time() {
+    let finding = only(&observation(vec![closed_unread(Happened::always)]));
+    assert_eq!((finding.kind, finding.harm.requests_lost), (Kind::OwnSideCloses, 128));
+    assert_eq!(finding.confidence.level, Level::Low);
+    // One restart.
+    innocent(closed_unread(Happened::once));
 }
 
 #[test]
@@ -247,6 +275,11 @@ fn both_ends_on_one_host_are_told_once() {
     there.labels.upstream = "127.0.0.1:3000".into();
     there.labels.proxy = "127.0.0.1".into();
     assert_eq!(kinds(&observation(vec![nginx_and_node(), there])), [Kind::KeepAliveRace]);
+    let here = proxy("nginx", "10.0.0.7:80")
+        .always(Counter::ClosedReset, 128)
+        .always(Counter::ResetFirstRequest, 128);
+    let both = vec![here, closed_unread(Happened::always)];
+    assert_eq!(kinds(&observation(both)), [Kind::ClosesBeforeAnswering]);
 }
 
 #[test]
