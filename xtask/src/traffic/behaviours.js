@@ -28,15 +28,18 @@ const behaviours = {
   },
   crash: () => process.exit(1),
 };
+// Closes with the rest of a large request unread.
+const refuse = (request) => setTimeout(() => request.socket.destroy(), ANSWER_MS);
 
 let connections = 0;
 const server = http.createServer((request, response) => {
+  const asked = request.url.split('/').pop();
+  if (asked === 'refuse') return refuse(request);
   request.resume();
   if (request.url === '/connections') {
     connections -= 1; // Not the one that asks.
     return response.end(`${connections}\n`);
   }
-  const asked = request.url.split('/').pop();
   request.on('end', () => (behaviours[asked] || behaviours.ok)(request, response));
 });
 server.on('connection', () => { connections += 1; });

@@ -2,13 +2,14 @@
 
 use std::{
     io::ErrorKind,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::node::IdleTimeout;
+use super::{clients::post_at, node::IdleTimeout};
 use crate::interrupt;
 
 /// How long one request may take.
@@ -23,10 +24,17 @@ const AROUND: Duration = Duration::from_millis(15);
 /// How many widths there are, each twice the one before.
 const WIDTHS: u32 = 3;
 
-/// Bursts of requests through nginx, and how far they have come.
+/// Where a proxy listens.
+#[derive(Debug)]
+enum Front {
+    Port(u16),
+    Socket(PathBuf),
+}
+
+/// Bursts of requests through a proxy, and how far they have come.
 #[derive(Debug)]
 pub(crate) struct Bursts {
-    port: u16,
+    front: Front,
     size: usize,
     idle: IdleTimeout,
     done: u32,
@@ -37,7 +45,16 @@ pub(crate) struct Bursts {
 impl Bursts {
     /// Bursts of `size` requests to `port`, paced by an upstream that keeps idle connections so long.
     pub(crate) fn new(port: u16, size: usize, idle: IdleTimeout) -> Self {
-        Self { port, size, idle, done: 0, answered: None }
+        Self::to(Front::Port(port), size, idle)
+    }
+
+    /// The same to a Unix socket, for a proxy in another network namespace.
+    pub(crate) fn at(socket: PathBuf, size: usize, idle: IdleTimeout) -> Self {
+        Self::to(Front::Socket(socket), size, idle)
+    }
+
+    fn to(front: Front, size: usize, idle: IdleTimeout) -> Self {
+        Self { front, size, idle, done: 0, answered: None }
     }
 
     /// From here on they are paced by another time.
@@ -55,10 +72,10 @@ impl Bursts {
         let soonest = Instant::now() + READY;
         let at = self.answered.map_or(soonest, |answered| soonest.max(answered + self.gap()));
         interrupt::pause(at.saturating_duration_since(soonest))?;
-        let port = self.port;
+        let front = &self.front;
         let mut answered = thread::scope(|scope| {
             let threads: Vec<_> =
-                (0..self.size).map(|number| scope.spawn(move || request(port, number, at))).collect();
+                (0..self.size).map(|number| scope.spawn(move || request(front, number, at))).collect();
             let answers = threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|_| bail!("a client thread panicked")));
@@ -77,11 +94,20 @@ impl Bursts {
     }
 }
 
-/// One request, sent at that moment on a connection of its own, its answer read and dropped: nginx's logs are what counts.
-///
+/// One request, sent at that moment on a connection of its own, its answer read and dropped: the proxy's logs are what
+/// counts. The moment of the answer.
+fn request(front: &Front, number: usize, at: Instant) -> Result<Instant> {
+    thread::sleep(at.saturating_duration_since(Instant::now()));
+    match front {
+        Front::Port(port) => order(*port, number)?,
+        Front::Socket(socket) => post_at(socket, "/")?,
+    }
+    Ok(Instant::now())
+}
+
 /// nginx sends a failed GET again on another connection and hides the loss from its client; what a POST was meant to do
 /// may have been done already, so its failure is answered 502. Real traffic has both.
-fn request(port: u16, number: usize, at: Instant) -> Result<Instant> {
+fn order(port: u16, number: usize) -> Result<()> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(REQUEST_LIMIT))
         .http_status_as_error(false)
@@ -89,7 +115,6 @@ fn request(port: u16, number: usize, at: Instant) -> Result<Instant> {
         .build();
     let agent = ureq::Agent::new_with_config(config);
     let url = format!("http://127.0.0.1:{port}/orders/{number}");
-    thread::sleep(at.saturating_duration_since(Instant::now()));
     let answer = if number.is_multiple_of(4) {
         agent.get(&url).call()
     } else {
@@ -100,5 +125,5 @@ fn request(port: u16, number: usize, at: Instant) -> Result<Instant> {
         Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {}
         answer => drop(answer.context("a request through the proxy")?),
     }
-    Ok(Instant::now())
+    Ok(())
 }

@@ -15,6 +15,8 @@ use crate::interrupt;
 
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// What a body has where its length is no matter.
+const SMALL: usize = 2;
 
 /// Sends so many requests at once, each on a connection of its own, and reads every answer.
 pub(crate) fn at_once(port: u16, path: &str, count: usize) -> Result<()> {
@@ -40,21 +42,27 @@ pub(crate) fn until(end: Instant, pace: Duration, mut send: impl FnMut() -> Resu
 pub(crate) fn post(port: u16, path: &str) -> Result<()> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to nginx")?;
     stream.set_read_timeout(Some(LIMIT)).context("a read timeout")?;
-    ask(stream, path)
+    ask(stream, path, SMALL)
 }
 
 /// The same over a Unix socket.
 pub(crate) fn post_at(socket: &Path, path: &str) -> Result<()> {
-    let stream = UnixStream::connect(socket).context("connecting to nginx")?;
-    stream.set_read_timeout(Some(LIMIT)).context("a read timeout")?;
-    ask(stream, path)
+    upload_at(socket, path, SMALL)
 }
 
-fn ask(mut stream: impl Read + Write, path: &str) -> Result<()> {
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+/// The same with a body of so many bytes.
+pub(crate) fn upload_at(socket: &Path, path: &str, bytes: usize) -> Result<()> {
+    let stream = UnixStream::connect(socket).context("connecting to nginx")?;
+    stream.set_read_timeout(Some(LIMIT)).context("a read timeout")?;
+    ask(stream, path, bytes)
+}
+
+fn ask(mut stream: impl Read + Write, path: &str, bytes: usize) -> Result<()> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).context("asking nginx")?;
+    let request = [head.as_bytes(), &vec![b' '; bytes]].concat();
+    stream.write_all(&request).context("asking nginx")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("nginx's answer")?;
     ensure!(answer.starts_with(b"HTTP/1.1 "), "nginx did not answer");

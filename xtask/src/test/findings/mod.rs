@@ -18,7 +18,8 @@ use crate::{account::Account, daemon::Daemon};
 /// Plays one thing against a daemon and compares what triage says of it.
 pub(crate) type Play = fn(&Path, &Daemon, &mut Account) -> Result<()>;
 
-/// What is played at one time in front of one daemon; each is told by the port of its upstream.
+/// What is played at one time in front of one daemon; each is told by the port of its upstream, of the two beside this host one
+/// at a time.
 const ACTS: [&[(&str, Play)]; 2] = [
     &[
         ("keep-alive race, mended at either end", race::lossy),
@@ -30,6 +31,7 @@ const ACTS: [&[(&str, Play)]; 2] = [
         ("upstream answers too late", unanswered::too_late),
         ("upstream refuses", unanswered::refuses),
         ("one restart of the upstream", unanswered::one_restart),
+        ("this host closes without reading", own_side::closes_unread),
     ],
     &[
         ("keep-alive not in effect", keep_alive::not_in_effect),

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longer than any of this takes: the upstream closes no idle connection.
-const LONG: Duration = Duration::from_mins(2);
+pub(super) const LONG: Duration = Duration::from_mins(2);
 /// Kernel, logs and walks settle this long after the last answer.
 const SETTLE: Duration = Duration::from_millis(500);
 /// One request of these in so many is answered otherwise.
