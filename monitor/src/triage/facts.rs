@@ -3,6 +3,7 @@
 use finwatch_ebpf::wire::Counter;
 
 use crate::model::{
+    counts::Counts,
     labels::{FOLDED, Side},
     observation::Pair,
 };
@@ -39,10 +40,15 @@ const ONE_EVENT: u64 = 5;
 
 /// Whether these happened more than once in the window, rather than all at one time.
 pub fn recurs(pair: &Pair, counters: &[Counter]) -> bool {
-    let all = pair.counts.sum(counters);
+    recurs_by(pair, |counts| counts.sum(counters))
+}
+
+/// The same of what is reckoned from several counters.
+pub fn recurs_by(pair: &Pair, count: impl Fn(&Counts) -> u64) -> bool {
+    let all = count(&pair.counts);
     match &pair.first_half {
         Some(first) => {
-            let first = first.sum(counters);
+            let first = count(first);
             first > 0 && all > first
         }
         None => all > u64::from(established(pair)).max(ONE_EVENT),

@@ -16,7 +16,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use crate::model::{labels::Side, observation::Observation};
+use crate::model::observation::Observation;
 use finding::{Finding, Subject};
 use kinds::Kind;
 
@@ -41,21 +41,23 @@ fn name_who_is_behind(findings: &mut [Finding], observation: &Observation) {
     }
 }
 
+/// What the upstream's side sees of these, it tells as a close of its own.
+const SEEN_FROM_BOTH_SIDES: [Kind; 3] =
+    [Kind::KeepAliveRace, Kind::ClosesBeforeAnswering, Kind::UpstreamDiesWhileAnswering];
+
 /// Where both ends are on this host, the upstream's view of lost requests says nothing that the proxy's does not.
 fn drop_views_of_the_same(findings: &mut Vec<Finding>) {
-    let labels_of = |finding: &Finding| match &finding.subject {
-        Subject::Pair(labels) => Some(labels.clone()),
+    let upstream_of = |finding: &Finding| match &finding.subject {
+        Subject::Pair(labels) => Some(labels.upstream.clone()),
         _ => None,
     };
-    let lossy: Vec<_> = findings
+    let told: Vec<_> = findings
         .iter()
-        .filter(|finding| finding.harm.requests_lost > 0)
-        .filter_map(labels_of)
-        .filter(|labels| labels.side == Side::Proxy)
-        .map(|labels| labels.upstream)
+        .filter(|finding| SEEN_FROM_BOTH_SIDES.contains(&finding.kind))
+        .filter_map(upstream_of)
         .collect();
     findings.retain(|finding| {
-        let told = labels_of(finding).is_some_and(|labels| lossy.contains(&labels.upstream));
-        finding.kind != Kind::OwnSideCloses || !told
+        let is_told = upstream_of(finding).is_some_and(|upstream| told.contains(&upstream));
+        finding.kind != Kind::OwnSideCloses || !is_told
     });
 }

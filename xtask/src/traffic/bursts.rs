@@ -97,17 +97,23 @@ impl Bursts {
 /// One request, sent at that moment on a connection of its own, its answer read and dropped: the proxy's logs are what
 /// counts. The moment of the answer.
 fn request(front: &Front, number: usize, at: Instant) -> Result<Instant> {
-    thread::sleep(at.saturating_duration_since(Instant::now()));
     match front {
-        Front::Port(port) => order(*port, number)?,
-        Front::Socket(socket) => post_at(socket, "/")?,
+        Front::Port(port) => order(*port, number, at)?,
+        Front::Socket(socket) => {
+            sleep_until(at);
+            post_at(socket, "/")?;
+        }
     }
     Ok(Instant::now())
 }
 
+fn sleep_until(at: Instant) {
+    thread::sleep(at.saturating_duration_since(Instant::now()));
+}
+
 /// nginx sends a failed GET again on another connection and hides the loss from its client; what a POST was meant to do
 /// may have been done already, so its failure is answered 502. Real traffic has both.
-fn order(port: u16, number: usize) -> Result<()> {
+fn order(port: u16, number: usize, at: Instant) -> Result<()> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(REQUEST_LIMIT))
         .http_status_as_error(false)
@@ -115,6 +121,7 @@ fn order(port: u16, number: usize) -> Result<()> {
         .build();
     let agent = ureq::Agent::new_with_config(config);
     let url = format!("http://127.0.0.1:{port}/orders/{number}");
+    sleep_until(at);
     let answer = if number.is_multiple_of(4) {
         agent.get(&url).call()
     } else {

@@ -5,6 +5,7 @@ use finwatch_ebpf::wire::Counter;
 use super::race;
 use crate::{
     model::{
+        counts::Counts,
         labels::{EXTERNAL, Side},
         observation::{Observation, Pair},
     },
@@ -31,14 +32,14 @@ pub(super) fn rule(observation: &Observation, pair: &Pair) -> Option<Finding> {
     if labels.side != Side::Upstream || labels.proxy == EXTERNAL || facts::is_folded(pair) {
         return None;
     }
-    let unread = unread(pair);
+    let lost_unread = unread(&pair.counts);
     if let Some(time) = IdleTime::of(&pair.local_close_idle) {
         let late = requests_after_close(pair);
-        return (late + unread >= RESETS).then(|| timed(observation, pair, &time, late, unread));
+        return (late + lost_unread >= RESETS).then(|| timed(observation, pair, &time, late, lost_unread));
     }
     // Without a time it is a restart, unless it goes on.
-    let recurs = facts::recurs(pair, &[Counter::SentUnreadDataAtClose]);
-    (unread >= RESETS && recurs).then(|| untimed(observation, pair, unread))
+    let recurs = facts::recurs_by(pair, unread);
+    (lost_unread >= RESETS && recurs).then(|| untimed(observation, pair, lost_unread))
 }
 
 fn timed(observation: &Observation, pair: &Pair, time: &IdleTime, late: u64, unread: u64) -> Finding {
@@ -115,10 +116,10 @@ fn requests_after_close(pair: &Pair) -> u64 {
 
 /// At least so many connections were closed with a request unread: of the resets before any FIN those that were neither
 /// received nor an abort of ours. Unread data after the peer's FIN (a TLS goodbye) is not among them.
-fn unread(pair: &Pair) -> u64 {
+fn unread(counts: &Counts) -> u64 {
     let others = [Counter::ResetIdle, Counter::ResetAnswering, Counter::SentAbort];
-    let before_fin = pair.counts.get(Counter::ClosedReset).saturating_sub(pair.counts.sum(&others));
-    before_fin.min(pair.counts.get(Counter::SentUnreadDataAtClose))
+    let before_fin = counts.get(Counter::ClosedReset).saturating_sub(counts.sum(&others));
+    before_fin.min(counts.get(Counter::SentUnreadDataAtClose))
 }
 
 pub(super) fn explained() -> Explanation {

@@ -235,6 +235,8 @@ fn requests_that_this_host_does_not_read_are_told_without_a_time() {
     assert_eq!(finding.confidence.level, Level::Low);
     // One restart.
     innocent(closed_unread(Happened::once));
+    // One restart, and goodbyes left unread all along.
+    innocent(closed_unread(Happened::once).always(Counter::SentUnreadDataAtClose, 40));
 }
 
 #[test]
@@ -280,6 +282,12 @@ fn both_ends_on_one_host_are_told_once() {
         .always(Counter::ResetFirstRequest, 128);
     let both = vec![here, closed_unread(Happened::always)];
     assert_eq!(kinds(&observation(both)), [Kind::ClosesBeforeAnswering]);
+    // What nginx gives up is not what this host closes toward another.
+    let late = proxy("nginx", "10.0.0.7:80")
+        .always(Counter::ClosedLocal, 40)
+        .always(Counter::LocalClosedBeforeResponseAcked, 40);
+    let both = vec![late, closed_unread(Happened::always)];
+    assert_eq!(kinds(&observation(both)), [Kind::OwnSideCloses, Kind::AnswersTooLate]);
 }
 
 #[test]

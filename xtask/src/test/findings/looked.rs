@@ -95,13 +95,15 @@ impl Looked {
 
     /// nginx's side of the pair as triage saw it.
     pub(super) fn pair(&self, upstream: &str) -> Option<&Value> {
-        let pairs = self.triage.observation["pairs"].as_array()?;
-        pairs.iter().find(|pair| traffic::pair(upstream).iter().all(|(label, value)| pair[*label] == *value))
+        self.labelled(&traffic::pair(upstream))
     }
 
     /// The upstream's side of the pair with a proxy at that address.
     pub(super) fn upstreams_side(&self, proxy: &str, upstream: &str) -> Option<&Value> {
-        let labels = [("side", "upstream"), ("proxy", proxy), ("upstream", upstream)];
+        self.labelled(&[("side", "upstream"), ("proxy", proxy), ("upstream", upstream)])
+    }
+
+    fn labelled(&self, labels: &[(&str, &str)]) -> Option<&Value> {
         let pairs = self.triage.observation["pairs"].as_array()?;
         pairs.iter().find(|pair| labels.iter().all(|(label, value)| pair[*label] == *value))
     }
